@@ -1,0 +1,5 @@
+//! The agent of matcher.
+
+pub mod hit;
+pub mod indicator;
+pub mod protocol;

@@ -1,0 +1,2 @@
+//! The `matcher` command.
+fn main() {}
