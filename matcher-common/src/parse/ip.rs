@@ -1,0 +1,229 @@
+//! IPv4 (RFC 791), IPv6 (RFC 8200) and the ports above them.
+
+use super::{Family, Frame, IpLayer, Ports, Unparsed, link::Network};
+
+/// Extension headers (and IPv4's authentication header) that are followed.
+/// RFC 8200 section 4.1 lists seven, one of them twice.
+pub const MAX_EXTENSION_HEADERS: u8 = 8;
+
+const IPV4_LEN: usize = 20;
+const IPV6_LEN: usize = 40;
+
+/// IP protocol numbers (IANA "Assigned Internet Protocol Numbers").
+pub mod protocol {
+    /// IPv6 hop-by-hop options, RFC 8200.
+    pub const HOP_BY_HOP: u8 = 0;
+    /// IPv4 encapsulation, RFC 2003.
+    pub const IPV4: u8 = 4;
+    /// TCP, RFC 9293.
+    pub const TCP: u8 = 6;
+    /// UDP, RFC 768.
+    pub const UDP: u8 = 17;
+    /// IPv6 encapsulation, RFC 4213 and RFC 2473.
+    pub const IPV6: u8 = 41;
+    /// IPv6 routing header, RFC 8200.
+    pub const ROUTING: u8 = 43;
+    /// IPv6 fragment header, RFC 8200.
+    pub const FRAGMENT: u8 = 44;
+    /// GRE, RFC 2784.
+    pub const GRE: u8 = 47;
+    /// Authentication header, RFC 4302.
+    pub const AUTHENTICATION: u8 = 51;
+    /// IPv6 destination options, RFC 8200.
+    pub const DESTINATION_OPTIONS: u8 = 60;
+    /// Ethernet within IP, RFC 3378.
+    pub const ETHERIP: u8 = 97;
+    /// L2TPv3, RFC 3931.
+    pub const L2TPV3: u8 = 115;
+    /// SCTP, RFC 9260.
+    pub const SCTP: u8 = 132;
+    /// MPLS in IP, RFC 4023.
+    pub const MPLS: u8 = 137;
+}
+
+/// What stands above the IP header.
+#[derive(Clone, Copy)]
+struct Upper {
+    protocol: u8,
+    offset: usize,
+    fragment_offset: u16,
+    /// Where the IP layer says that its payload ends.
+    end: usize,
+}
+
+#[inline(always)]
+pub(super) fn parse<F: Frame + ?Sized>(
+    frame: &F,
+    network: Network,
+) -> (Option<IpLayer>, Option<Unparsed>) {
+    let header = match network.family {
+        Family::V4 => ipv4(frame, network.offset),
+        Family::V6 => ipv6(frame, network.offset),
+    };
+    let (mut layer, mut upper) = match header {
+        Ok(header) => header,
+        Err(unparsed) => return (None, Some(unparsed)),
+    };
+    let skipped = skip_extensions(frame, network.family, &mut upper);
+    layer.protocol = upper.protocol;
+    layer.fragment_offset = upper.fragment_offset;
+    if let Err(unparsed) = skipped {
+        return (Some(layer), Some(unparsed));
+    }
+    if is_tunnel(upper.protocol) {
+        return (Some(layer), Some(Unparsed::Tunnel));
+    }
+    layer.ports = ports(frame, &upper);
+    (Some(layer), None)
+}
+
+#[inline(always)]
+fn ipv4<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<(IpLayer, Upper), Unparsed> {
+    let header = frame.read::<IPV4_LEN>(offset).ok_or(Unparsed::TruncatedIp)?;
+    let header_len = ((header[0] & 0x0f) as usize) * 4;
+    let total_len = u16::from_be_bytes([header[2], header[3]]) as usize;
+    // Total length 0: segmentation left to the NIC ("BIG TCP").
+    if header[0] >> 4 != 4
+        || header_len < IPV4_LEN
+        || (total_len != 0 && total_len < header_len)
+    {
+        return Err(Unparsed::MalformedIp);
+    }
+    let end = if total_len == 0 {
+        usize::MAX
+    } else {
+        offset + total_len
+    };
+    let mut source = [0; 16];
+    let mut destination = [0; 16];
+    source[..4].copy_from_slice(&header[12..16]);
+    destination[..4].copy_from_slice(&header[16..20]);
+    let fragment_offset = (u16::from_be_bytes([header[6], header[7]]) & 0x1fff) * 8;
+    let layer = IpLayer {
+        family: Family::V4,
+        source,
+        destination,
+        protocol: header[9],
+        fragment_offset,
+        ports: None,
+    };
+    let upper = Upper {
+        protocol: header[9],
+        offset: offset + header_len,
+        fragment_offset,
+        end,
+    };
+    Ok((layer, upper))
+}
+
+#[inline(always)]
+fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<(IpLayer, Upper), Unparsed> {
+    let start = frame.read::<8>(offset).ok_or(Unparsed::TruncatedIp)?;
+    if start[0] >> 4 != 6 {
+        return Err(Unparsed::MalformedIp);
+    }
+    let source = frame.read::<16>(offset + 8).ok_or(Unparsed::TruncatedIp)?;
+    let destination = frame.read::<16>(offset + 24).ok_or(Unparsed::TruncatedIp)?;
+    let payload_len = u16::from_be_bytes([start[4], start[5]]) as usize;
+    // Payload length 0: a jumbogram (RFC 2675), or segmentation left to the
+    // NIC.
+    let end = if payload_len == 0 {
+        usize::MAX
+    } else {
+        offset + IPV6_LEN + payload_len
+    };
+    let layer = IpLayer {
+        family: Family::V6,
+        source,
+        destination,
+        protocol: start[6],
+        fragment_offset: 0,
+        ports: None,
+    };
+    let upper = Upper {
+        protocol: start[6],
+        offset: offset + IPV6_LEN,
+        fragment_offset: 0,
+        end,
+    };
+    Ok((layer, upper))
+}
+
+/// Moves `upper` past extension headers. After a fragment header with an
+/// offset, what follows is payload of a later fragment, whatever the next
+/// header says; the same for IPv4.
+#[inline(always)]
+fn skip_extensions<F: Frame + ?Sized>(
+    frame: &F,
+    family: Family,
+    upper: &mut Upper,
+) -> Result<(), Unparsed> {
+    let mut headers = 0;
+    while upper.fragment_offset == 0 && is_extension(family, upper.protocol) {
+        if headers == MAX_EXTENSION_HEADERS {
+            return Err(Unparsed::ExtensionHeaders);
+        }
+        headers += 1;
+        let start = frame
+            .read::<4>(upper.offset)
+            .ok_or(Unparsed::ExtensionHeaders)?;
+        let units = start[1] as usize;
+        let length = match upper.protocol {
+            protocol::FRAGMENT => {
+                upper.fragment_offset = u16::from_be_bytes([start[2], start[3]]) & 0xfff8;
+                8
+            }
+            // RFC 4302 section 2.2: 32-bit words minus 2.
+            protocol::AUTHENTICATION => (units + 2) * 4,
+            // RFC 8200 section 4: 8-octet units, not counting the first.
+            _ => (units + 1) * 8,
+        };
+        upper.protocol = start[0];
+        upper.offset += length;
+        if upper.offset > upper.end {
+            return Err(Unparsed::ExtensionHeaders);
+        }
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn is_extension(family: Family, protocol: u8) -> bool {
+    match protocol {
+        protocol::AUTHENTICATION => true,
+        protocol::HOP_BY_HOP
+        | protocol::ROUTING
+        | protocol::FRAGMENT
+        | protocol::DESTINATION_OPTIONS => matches!(family, Family::V6),
+        _ => false,
+    }
+}
+
+#[inline(always)]
+fn is_tunnel(protocol: u8) -> bool {
+    matches!(
+        protocol,
+        protocol::IPV4
+            | protocol::IPV6
+            | protocol::GRE
+            | protocol::ETHERIP
+            | protocol::L2TPV3
+            | protocol::MPLS
+    )
+}
+
+#[inline(always)]
+fn ports<F: Frame + ?Sized>(frame: &F, upper: &Upper) -> Option<Ports> {
+    let has_ports = matches!(
+        upper.protocol,
+        protocol::TCP | protocol::UDP | protocol::SCTP
+    );
+    if !has_ports || upper.fragment_offset != 0 || upper.offset + 4 > upper.end {
+        return None;
+    }
+    let [s0, s1, d0, d1] = frame.read::<4>(upper.offset)?;
+    Some(Ports {
+        source: u16::from_be_bytes([s0, s1]),
+        destination: u16::from_be_bytes([d0, d1]),
+    })
+}

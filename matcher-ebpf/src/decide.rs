@@ -1,0 +1,227 @@
+//! The decision over one packet: parse, then consent, then match.
+
+use aya_ebpf::{helpers::generated::bpf_ktime_get_boot_ns, programs::XdpContext};
+use matcher_common::{
+    abi::{Counter, MAX_RULES, RuleSpan, Setting, purposes, role, rule_flags},
+    parse::{self, IpLayer},
+};
+
+use crate::{
+    emit::{self, Match},
+    frame::XdpFrame,
+    maps::{self, Address},
+};
+
+/// Set by `matcher replay` when it loads the program: the packet's own time
+/// is the clock then. Never set in a program that is attached.
+#[unsafe(no_mangle)]
+static REPLAY: u8 = 0;
+
+/// What became of a packet.
+#[derive(Clone, Copy)]
+pub(crate) enum Verdict {
+    /// It matched, and an event was emitted or counted as lost.
+    Matched,
+    /// It passes unmatched, for the reason that the counter names.
+    Unmatched(Counter),
+}
+
+impl Verdict {
+    /// The exit counter of the verdict.
+    #[inline(always)]
+    pub(crate) fn counter(self) -> Counter {
+        match self {
+            Self::Matched => Counter::Matched,
+            Self::Unmatched(reason) => reason,
+        }
+    }
+}
+
+#[inline(always)]
+pub(crate) fn decide(context: &XdpContext) -> Verdict {
+    match compare(context) {
+        Ok(found) => {
+            emit::emit(&found);
+            Verdict::Matched
+        }
+        Err(reason) => Verdict::Unmatched(reason),
+    }
+}
+
+/// The match, or the reason why there is none.
+#[inline(always)]
+fn compare(context: &XdpContext) -> Result<Match, Counter> {
+    if maps::setting(Setting::Stopped) != 0 {
+        return Err(Counter::Stopped);
+    }
+    // SAFETY: no arguments; the helper only reads the clock.
+    let boot_ns = unsafe { bpf_ktime_get_boot_ns() };
+    if boot_ns >= maps::setting(Setting::ConsentDeadline) {
+        return Err(Counter::ConsentExpired);
+    }
+    let ifindex = context.ingress_ifindex() as u32;
+    let interface = maps::interface(ifindex).ok_or(Counter::InterfaceUnknown)?;
+
+    let parsed = parse::parse(&XdpFrame::new(context));
+    if let Some(unparsed) = parsed.unparsed {
+        // Doubt favours the subscriber: what is inside may be another's.
+        return Err(unparsed.counter());
+    }
+    let layer = parsed.ip.ok_or(Counter::NotIp)?;
+
+    // Consent, before anything is compared with a C&C address (R1).
+    let source = Address {
+        family: layer.family,
+        bytes: &layer.source,
+    };
+    let destination = Address {
+        family: layer.family,
+        bytes: &layer.destination,
+    };
+    let from_subscriber = maps::is_subscriber(source);
+    match interface.role {
+        role::ACCESS if !from_subscriber => return Err(Counter::ForeignSource),
+        role::CORE if from_subscriber => return Err(Counter::Spoofed),
+        _ => {}
+    }
+    let to_subscriber = maps::is_subscriber(destination);
+    if !from_subscriber && !to_subscriber {
+        return Err(Counter::Transit);
+    }
+    if (from_subscriber && !allows_detection(source))
+        || (to_subscriber && !allows_detection(destination))
+    {
+        return Err(Counter::OptedOut);
+    }
+
+    // The other ends, outbound first. One generation for the whole packet.
+    let generation = maps::setting(Setting::Generation);
+    let clock = Clock { boot_ns };
+    if from_subscriber
+        && let Some(indicator) = find(generation, &clock, &layer, destination, Side::Destination)
+    {
+        return Ok(Match {
+            layer,
+            outbound: true,
+            indicator,
+            boot_ns,
+            ifindex,
+            generation: generation as u32,
+            source_validated: interface.source_validated != 0,
+        });
+    }
+    if to_subscriber
+        && let Some(indicator) = find(generation, &clock, &layer, source, Side::Source)
+    {
+        return Ok(Match {
+            layer,
+            outbound: false,
+            indicator,
+            boot_ns,
+            ifindex,
+            generation: generation as u32,
+            source_validated: interface.source_validated != 0,
+        });
+    }
+    Err(Counter::NoMatch)
+}
+
+#[inline(always)]
+fn allows_detection(subscriber: Address<'_>) -> bool {
+    maps::allowed_purposes(subscriber) & purposes::DETECT != 0
+}
+
+/// Which end of the packet is looked up.
+#[derive(Clone, Copy)]
+enum Side {
+    Source,
+    Destination,
+}
+
+struct Clock {
+    boot_ns: u64,
+}
+
+impl Clock {
+    /// Unix time in nanoseconds.
+    #[inline(always)]
+    fn unix_ns(&self) -> u64 {
+        // SAFETY: a constant of the object file, volatile because the loader
+        // patches it.
+        if unsafe { core::ptr::read_volatile(&raw const REPLAY) } != 0 {
+            maps::setting(Setting::ReplayNow)
+        } else {
+            self.boot_ns.wrapping_add(maps::setting(Setting::WallOffset))
+        }
+    }
+}
+
+/// The indicator of the first rule that covers the address and holds for the
+/// packet's protocol, port and time.
+#[inline(always)]
+fn find(
+    generation: u64,
+    clock: &Clock,
+    layer: &IpLayer,
+    remote: Address<'_>,
+    side: Side,
+) -> Option<u32> {
+    let span = maps::rules_for(generation, remote)?;
+    let port = layer.ports.map(|ports| match side {
+        Side::Source => ports.source,
+        Side::Destination => ports.destination,
+    });
+    // Scalars only, so that the loop is a function of its own: the verifier
+    // walks it per call, not per path that leads to it.
+    let port_key = match port {
+        Some(port) => u32::from(port),
+        None => NO_PORT,
+    };
+    let indicator = first_rule(
+        generation,
+        u64::from(span.first) << 32 | u64::from(span.count),
+        clock.unix_ns(),
+        u32::from(layer.protocol),
+        port_key,
+    );
+    (indicator != 0).then_some(indicator)
+}
+
+/// A port that no packet carries.
+const NO_PORT: u32 = u32::MAX;
+
+/// The indicator of the first rule of the span that holds, or 0.
+#[inline(never)]
+fn first_rule(generation: u64, span: u64, now_ns: u64, protocol: u32, port: u32) -> u32 {
+    let span = RuleSpan {
+        first: (span >> 32) as u32,
+        count: span as u32,
+    };
+    let mut index = 0;
+    while index < MAX_RULES {
+        if index >= span.count {
+            return 0;
+        }
+        let Some(rule) = maps::rule(generation, span.first.wrapping_add(index)) else {
+            return 0;
+        };
+        index += 1;
+        if rule.flags & rule_flags::PROTOCOL != 0 && u32::from(rule.protocol) != protocol {
+            continue;
+        }
+        if now_ns < rule.valid_from_ns || now_ns >= rule.valid_until_ns {
+            continue;
+        }
+        if rule.flags & rule_flags::PORT != 0 {
+            if port == NO_PORT {
+                maps::count(Counter::PortUnknown);
+                continue;
+            }
+            if u32::from(rule.port) != port {
+                continue;
+            }
+        }
+        return rule.indicator;
+    }
+    0
+}

@@ -1,0 +1,51 @@
+//! The only place where packet bytes are touched.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{helpers::generated::bpf_xdp_load_bytes, programs::XdpContext};
+use matcher_common::parse::Frame;
+
+/// Offsets beyond this are refused, which gives the verifier a bound. Header
+/// chains that reach it do not occur: eight extension headers of ordinary
+/// size stay below 1 KiB.
+const MAX_OFFSET: usize = 0x3fff;
+
+/// The bytes of the packet behind an XDP context.
+pub(crate) struct XdpFrame<'a> {
+    context: &'a XdpContext,
+}
+
+impl<'a> XdpFrame<'a> {
+    pub(crate) fn new(context: &'a XdpContext) -> Self {
+        Self { context }
+    }
+}
+
+impl Frame for XdpFrame<'_> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        if offset > MAX_OFFSET {
+            return None;
+        }
+        let start = self.context.data() + offset;
+        if start + N <= self.context.data_end() {
+            // SAFETY: `start .. start + N` lies inside the linear part of the
+            // packet, as the verifier sees from the comparison above; a byte
+            // array has alignment 1.
+            return Some(unsafe { *(start as *const [u8; N]) });
+        }
+        // Beyond the linear part there may be fragments (`xdp.frags`).
+        let mut bytes = [0; N];
+        // SAFETY: the helper writes at most `N` bytes to `bytes`, and fails
+        // when the packet, fragments included, ends before them.
+        let failed = unsafe {
+            bpf_xdp_load_bytes(
+                self.context.ctx,
+                offset as u32,
+                bytes.as_mut_ptr().cast::<c_void>(),
+                N as u32,
+            )
+        };
+        (failed == 0).then_some(bytes)
+    }
+}

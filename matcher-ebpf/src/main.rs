@@ -1,0 +1,61 @@
+//! The XDP programs of matcher.
+//!
+//! `matcher` decides every packet: parse, then consent, then match, in that
+//! order (design decision 1). `parse` only tells what the parser saw, for
+//! `matcher parse`.
+//!
+//! - [`frame`]: the only place where packet bytes are touched.
+//! - [`maps`]: the tables, and typed access to them.
+//! - [`decide`]: the decision.
+//! - [`emit`]: a match becomes an event.
+#![no_std]
+#![no_main]
+
+mod decide;
+mod emit;
+mod frame;
+mod maps;
+
+use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use matcher_common::{abi::ABI_VERSION, parse};
+
+use crate::{decide::Verdict, frame::XdpFrame};
+
+/// Read by the agent from the object file before it loads anything.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".rodata")]
+static MATCHER_ABI_VERSION: u32 = ABI_VERSION;
+
+/// Compares one packet, and passes it.
+#[xdp(frags)]
+fn matcher(context: XdpContext) -> u32 {
+    let verdict = decide::decide(&context);
+    maps::count(verdict.counter());
+    action(verdict)
+}
+
+/// The only place where a verdict becomes an action. Passive by default
+/// (design decision 3): every path passes.
+#[inline(always)]
+fn action(verdict: Verdict) -> u32 {
+    match verdict {
+        Verdict::Matched | Verdict::Unmatched(_) => xdp_action::XDP_PASS,
+    }
+}
+
+/// Tells what the parser sees of one packet.
+#[xdp(frags)]
+fn parse(context: XdpContext) -> u32 {
+    maps::report(parse::parse(&XdpFrame::new(&context)).report());
+    xdp_action::XDP_PASS
+}
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // Unreachable: a program with a panic path does not load.
+    loop {}
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
