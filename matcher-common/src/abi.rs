@@ -104,7 +104,7 @@ pub struct RuleSpan {
 
 /// Rules that can cover one address. More are refused when a table is built,
 /// never dropped silently.
-pub const MAX_RULES: u32 = 64;
+pub const MAX_RULES: u32 = 256;
 
 /// Purposes a subscriber allows (R2): value of a consent entry.
 pub mod purposes {

@@ -2,4 +2,6 @@
 
 pub mod hit;
 pub mod indicator;
+pub mod kernel;
 pub mod protocol;
+pub mod tables;
