@@ -40,17 +40,14 @@ impl Verdict {
 #[inline(always)]
 pub(crate) fn decide(context: &XdpContext) -> Verdict {
     match compare(context) {
-        Ok(found) => {
-            emit::emit(&found);
-            Verdict::Matched
-        }
+        Ok(()) => Verdict::Matched,
         Err(reason) => Verdict::Unmatched(reason),
     }
 }
 
-/// The match, or the reason why there is none.
+/// Emits the match, or gives the reason why there is none.
 #[inline(always)]
-fn compare(context: &XdpContext) -> Result<Match, Counter> {
+fn compare(context: &XdpContext) -> Result<(), Counter> {
     if maps::setting(Setting::Stopped) != 0 {
         return Err(Counter::Stopped);
     }
@@ -63,11 +60,11 @@ fn compare(context: &XdpContext) -> Result<Match, Counter> {
     let interface = maps::interface(ifindex).ok_or(Counter::InterfaceUnknown)?;
 
     let parsed = parse::parse(&XdpFrame::new(context));
-    if let Some(unparsed) = parsed.unparsed {
+    if let Some(unparsed) = parsed.unparsed() {
         // Doubt favours the subscriber: what is inside may be another's.
         return Err(unparsed.counter());
     }
-    let layer = parsed.ip.ok_or(Counter::NotIp)?;
+    let layer = parsed.ip().ok_or(Counter::NotIp)?;
 
     // Consent, before anything is compared with a C&C address (R1).
     let source = Address {
@@ -96,39 +93,46 @@ fn compare(context: &XdpContext) -> Result<Match, Counter> {
 
     // The other ends, outbound first. One generation for the whole packet.
     let generation = maps::setting(Setting::Generation);
-    let clock = Clock { boot_ns };
-    if from_subscriber
-        && let Some(indicator) = find(generation, &clock, &layer, destination, Side::Destination)
-    {
-        return Ok(Match {
-            layer,
-            outbound: true,
-            indicator,
-            boot_ns,
-            ifindex,
-            generation: generation as u32,
-            source_validated: interface.source_validated != 0,
-        });
+    let now_ns = unix_ns(boot_ns);
+    let mut outbound = true;
+    let mut indicator = NONE;
+    if from_subscriber {
+        indicator = find(generation, now_ns, layer, Side::Destination);
     }
-    if to_subscriber
-        && let Some(indicator) = find(generation, &clock, &layer, source, Side::Source)
-    {
-        return Ok(Match {
-            layer,
-            outbound: false,
-            indicator,
-            boot_ns,
-            ifindex,
-            generation: generation as u32,
-            source_validated: interface.source_validated != 0,
-        });
+    if indicator == NONE && to_subscriber {
+        outbound = false;
+        indicator = find(generation, now_ns, layer, Side::Source);
     }
-    Err(Counter::NoMatch)
+    if indicator == NONE {
+        return Err(Counter::NoMatch);
+    }
+    emit::emit(&Match {
+        layer,
+        outbound,
+        indicator,
+        boot_ns,
+        ifindex,
+        generation: generation as u32,
+        source_validated: interface.source_validated != 0,
+    });
+    Ok(())
 }
 
 #[inline(always)]
 fn allows_detection(subscriber: Address<'_>) -> bool {
     maps::allowed_purposes(subscriber) & purposes::DETECT != 0
+}
+
+/// Unix time in nanoseconds.
+#[inline(always)]
+fn unix_ns(boot_ns: u64) -> u64 {
+    // SAFETY: a constant of the object file, volatile because the loader
+    // patches it.
+    if unsafe { core::ptr::read_volatile(&raw const REPLAY) } != 0 {
+        maps::setting(Setting::ReplayNow)
+    } else {
+        boot_ns.wrapping_add(maps::setting(Setting::WallOffset))
+    }
 }
 
 /// Which end of the packet is looked up.
@@ -138,59 +142,43 @@ enum Side {
     Destination,
 }
 
-struct Clock {
-    boot_ns: u64,
-}
-
-impl Clock {
-    /// Unix time in nanoseconds.
-    #[inline(always)]
-    fn unix_ns(&self) -> u64 {
-        // SAFETY: a constant of the object file, volatile because the loader
-        // patches it.
-        if unsafe { core::ptr::read_volatile(&raw const REPLAY) } != 0 {
-            maps::setting(Setting::ReplayNow)
-        } else {
-            self.boot_ns.wrapping_add(maps::setting(Setting::WallOffset))
-        }
-    }
-}
+/// The id of no indicator.
+const NONE: u32 = 0;
 
 /// The indicator of the first rule that covers the address and holds for the
-/// packet's protocol, port and time.
+/// packet's protocol, port and time, or [`NONE`].
 #[inline(always)]
-fn find(
-    generation: u64,
-    clock: &Clock,
-    layer: &IpLayer,
-    remote: Address<'_>,
-    side: Side,
-) -> Option<u32> {
-    let span = maps::rules_for(generation, remote)?;
-    let port = layer.ports.map(|ports| match side {
-        Side::Source => ports.source,
-        Side::Destination => ports.destination,
-    });
+fn find(generation: u64, now_ns: u64, layer: &IpLayer, side: Side) -> u32 {
+    let remote = Address {
+        family: layer.family,
+        bytes: match side {
+            Side::Source => &layer.source,
+            Side::Destination => &layer.destination,
+        },
+    };
+    let Some(span) = maps::rules_for(generation, remote) else {
+        return NONE;
+    };
+    let port = match (layer.ports(), side) {
+        (Some(ports), Side::Source) => u32::from(ports.source),
+        (Some(ports), Side::Destination) => u32::from(ports.destination),
+        (None, _) => NO_PORT,
+    };
     // Scalars only, so that the loop is a function of its own: the verifier
     // walks it per call, not per path that leads to it.
-    let port_key = match port {
-        Some(port) => u32::from(port),
-        None => NO_PORT,
-    };
-    let indicator = first_rule(
+    first_rule(
         generation,
         u64::from(span.first) << 32 | u64::from(span.count),
-        clock.unix_ns(),
+        now_ns,
         u32::from(layer.protocol),
-        port_key,
-    );
-    (indicator != 0).then_some(indicator)
+        port,
+    )
 }
 
 /// A port that no packet carries.
 const NO_PORT: u32 = u32::MAX;
 
-/// The indicator of the first rule of the span that holds, or 0.
+/// The indicator of the first rule of the span that holds, or [`NONE`].
 #[inline(never)]
 fn first_rule(generation: u64, span: u64, now_ns: u64, protocol: u32, port: u32) -> u32 {
     let span = RuleSpan {
@@ -200,10 +188,10 @@ fn first_rule(generation: u64, span: u64, now_ns: u64, protocol: u32, port: u32)
     let mut index = 0;
     while index < MAX_RULES {
         if index >= span.count {
-            return 0;
+            return NONE;
         }
         let Some(rule) = maps::rule(generation, span.first.wrapping_add(index)) else {
-            return 0;
+            return NONE;
         };
         index += 1;
         if rule.flags & rule_flags::PROTOCOL != 0 && u32::from(rule.protocol) != protocol {
@@ -223,5 +211,5 @@ fn first_rule(generation: u64, span: u64, now_ns: u64, protocol: u32, port: u32)
         }
         return rule.indicator;
     }
-    0
+    NONE
 }

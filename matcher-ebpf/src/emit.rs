@@ -9,8 +9,8 @@ use matcher_common::{
 use crate::maps;
 
 /// A packet between a consenting subscriber and a C&C address.
-pub(crate) struct Match {
-    pub(crate) layer: IpLayer,
+pub(crate) struct Match<'a> {
+    pub(crate) layer: &'a IpLayer,
     pub(crate) outbound: bool,
     pub(crate) indicator: u32,
     pub(crate) boot_ns: u64,
@@ -22,7 +22,7 @@ pub(crate) struct Match {
 /// Writes the event. `matched = delivered + folded + lost` holds whenever no
 /// packet is under way (design decision 7).
 #[inline(always)]
-pub(crate) fn emit(found: &Match) {
+pub(crate) fn emit(found: &Match<'_>) {
     // Taken before the ring is asked, so that a lost hit leaves a gap.
     let sequence = maps::next_sequence();
     let Some(mut entry) = maps::HITS.reserve::<HitEvent>(0) else {
@@ -35,8 +35,8 @@ pub(crate) fn emit(found: &Match) {
 }
 
 #[inline(always)]
-fn event(found: &Match, sequence: u64) -> HitEvent {
-    let layer = &found.layer;
+fn event(found: &Match<'_>, sequence: u64) -> HitEvent {
+    let layer = found.layer;
     let mut flags = 0;
     if found.outbound {
         flags |= hit_flags::OUTBOUND;
@@ -47,42 +47,33 @@ fn event(found: &Match, sequence: u64) -> HitEvent {
     if found.source_validated {
         flags |= hit_flags::SOURCE_VALIDATED;
     }
-    let (source_port, destination_port) = match layer.ports {
-        Some(ports) => {
-            flags |= hit_flags::PORTS;
-            (ports.source, ports.destination)
-        }
-        None => (0, 0),
-    };
-    let (subscriber, remote, subscriber_port, remote_port) = if found.outbound {
-        (
-            layer.source,
-            layer.destination,
-            source_port,
-            destination_port,
-        )
-    } else {
-        (
-            layer.destination,
-            layer.source,
-            destination_port,
-            source_port,
-        )
-    };
-    HitEvent {
+    let (mut source_port, mut destination_port) = (0, 0);
+    if let Some(ports) = layer.ports() {
+        flags |= hit_flags::PORTS;
+        source_port = ports.source;
+        destination_port = ports.destination;
+    }
+    let mut event = HitEvent {
         sequence,
         boot_ns: found.boot_ns,
-        subscriber,
-        remote,
+        subscriber: layer.source,
+        remote: layer.destination,
         indicator: found.indicator,
         ifindex: found.ifindex,
         generation: found.generation,
         packets: 1,
-        subscriber_port,
-        remote_port,
+        subscriber_port: source_port,
+        remote_port: destination_port,
         protocol: layer.protocol,
         flags,
         // SAFETY: no arguments; the helper only tells which CPU this is.
         cpu: unsafe { bpf_get_smp_processor_id() } as u16,
+    };
+    if !found.outbound {
+        event.subscriber = layer.destination;
+        event.remote = layer.source;
+        event.subscriber_port = destination_port;
+        event.remote_port = source_port;
     }
+    event
 }

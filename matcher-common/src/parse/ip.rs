@@ -42,8 +42,8 @@ pub mod protocol {
 }
 
 /// What stands above the IP header.
-#[derive(Clone, Copy)]
-struct Upper {
+#[derive(Clone, Copy, Default)]
+pub(super) struct Upper {
     protocol: u8,
     offset: usize,
     fragment_offset: u16,
@@ -52,101 +52,97 @@ struct Upper {
 }
 
 #[inline(always)]
-pub(super) fn parse<F: Frame + ?Sized>(
+pub(super) fn parse_header<F: Frame + ?Sized>(
     frame: &F,
     network: Network,
-) -> (Option<IpLayer>, Option<Unparsed>) {
-    let header = match network.family {
-        Family::V4 => ipv4(frame, network.offset),
-        Family::V6 => ipv6(frame, network.offset),
-    };
-    let (mut layer, mut upper) = match header {
-        Ok(header) => header,
-        Err(unparsed) => return (None, Some(unparsed)),
-    };
-    let skipped = skip_extensions(frame, network.family, &mut upper);
-    layer.protocol = upper.protocol;
-    layer.fragment_offset = upper.fragment_offset;
-    if let Err(unparsed) = skipped {
-        return (Some(layer), Some(unparsed));
+    layer: &mut IpLayer,
+    upper: &mut Upper,
+) -> Result<(), Unparsed> {
+    layer.family = network.family;
+    match network.family {
+        Family::V4 => ipv4(frame, network.offset, layer, upper),
+        Family::V6 => ipv6(frame, network.offset, layer, upper),
     }
-    if is_tunnel(upper.protocol) {
-        return (Some(layer), Some(Unparsed::Tunnel));
-    }
-    layer.ports = ports(frame, &upper);
-    (Some(layer), None)
 }
 
 #[inline(always)]
-fn ipv4<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<(IpLayer, Upper), Unparsed> {
-    let header = frame.read::<IPV4_LEN>(offset).ok_or(Unparsed::TruncatedIp)?;
+pub(super) fn parse_upper<F: Frame + ?Sized>(
+    frame: &F,
+    layer: &mut IpLayer,
+    upper: &mut Upper,
+) -> Result<(), Unparsed> {
+    let skipped = skip_extensions(frame, layer.family, upper);
+    layer.protocol = upper.protocol;
+    layer.fragment_offset = upper.fragment_offset;
+    skipped?;
+    if is_tunnel(upper.protocol) {
+        return Err(Unparsed::Tunnel);
+    }
+    if let Some(ports) = ports(frame, upper) {
+        layer.has_ports = true;
+        layer.ports = ports;
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn ipv4<F: Frame + ?Sized>(
+    frame: &F,
+    offset: usize,
+    layer: &mut IpLayer,
+    upper: &mut Upper,
+) -> Result<(), Unparsed> {
+    let header = frame
+        .read::<IPV4_LEN>(offset)
+        .ok_or(Unparsed::TruncatedIp)?;
     let header_len = ((header[0] & 0x0f) as usize) * 4;
     let total_len = u16::from_be_bytes([header[2], header[3]]) as usize;
     // Total length 0: segmentation left to the NIC ("BIG TCP").
-    if header[0] >> 4 != 4
-        || header_len < IPV4_LEN
-        || (total_len != 0 && total_len < header_len)
-    {
+    if header[0] >> 4 != 4 || header_len < IPV4_LEN || (total_len != 0 && total_len < header_len) {
         return Err(Unparsed::MalformedIp);
     }
-    let end = if total_len == 0 {
-        usize::MAX
-    } else {
-        offset + total_len
-    };
-    let mut source = [0; 16];
-    let mut destination = [0; 16];
-    source[..4].copy_from_slice(&header[12..16]);
-    destination[..4].copy_from_slice(&header[16..20]);
-    let fragment_offset = (u16::from_be_bytes([header[6], header[7]]) & 0x1fff) * 8;
-    let layer = IpLayer {
-        family: Family::V4,
-        source,
-        destination,
-        protocol: header[9],
-        fragment_offset,
-        ports: None,
-    };
-    let upper = Upper {
+    layer.source[..4].copy_from_slice(&header[12..16]);
+    layer.destination[..4].copy_from_slice(&header[16..20]);
+    *upper = Upper {
         protocol: header[9],
         offset: offset + header_len,
-        fragment_offset,
-        end,
+        fragment_offset: (u16::from_be_bytes([header[6], header[7]]) & 0x1fff) * 8,
+        end: if total_len == 0 {
+            usize::MAX
+        } else {
+            offset + total_len
+        },
     };
-    Ok((layer, upper))
+    Ok(())
 }
 
 #[inline(always)]
-fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<(IpLayer, Upper), Unparsed> {
+fn ipv6<F: Frame + ?Sized>(
+    frame: &F,
+    offset: usize,
+    layer: &mut IpLayer,
+    upper: &mut Upper,
+) -> Result<(), Unparsed> {
     let start = frame.read::<8>(offset).ok_or(Unparsed::TruncatedIp)?;
     if start[0] >> 4 != 6 {
         return Err(Unparsed::MalformedIp);
     }
-    let source = frame.read::<16>(offset + 8).ok_or(Unparsed::TruncatedIp)?;
-    let destination = frame.read::<16>(offset + 24).ok_or(Unparsed::TruncatedIp)?;
+    layer.source = frame.read(offset + 8).ok_or(Unparsed::TruncatedIp)?;
+    layer.destination = frame.read(offset + 24).ok_or(Unparsed::TruncatedIp)?;
     let payload_len = u16::from_be_bytes([start[4], start[5]]) as usize;
-    // Payload length 0: a jumbogram (RFC 2675), or segmentation left to the
-    // NIC.
-    let end = if payload_len == 0 {
-        usize::MAX
-    } else {
-        offset + IPV6_LEN + payload_len
-    };
-    let layer = IpLayer {
-        family: Family::V6,
-        source,
-        destination,
-        protocol: start[6],
-        fragment_offset: 0,
-        ports: None,
-    };
-    let upper = Upper {
+    *upper = Upper {
         protocol: start[6],
         offset: offset + IPV6_LEN,
         fragment_offset: 0,
-        end,
+        // Payload length 0: a jumbogram (RFC 2675), or segmentation left to
+        // the NIC.
+        end: if payload_len == 0 {
+            usize::MAX
+        } else {
+            offset + IPV6_LEN + payload_len
+        },
     };
-    Ok((layer, upper))
+    Ok(())
 }
 
 /// Moves `upper` past extension headers. After a fragment header with an

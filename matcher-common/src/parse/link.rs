@@ -31,53 +31,38 @@ pub(super) struct Network {
     pub(super) offset: usize,
 }
 
-pub(super) struct Link {
-    pub(super) vlan_tags: u8,
-    pub(super) network: Result<Network, Unparsed>,
-}
-
 #[inline(always)]
-pub(super) fn parse<F: Frame + ?Sized>(frame: &F) -> Link {
-    let mut vlan_tags = 0;
-    let Some(ether_type) = frame.read::<2>(ETHERNET_LEN - 2) else {
-        return Link {
-            vlan_tags,
-            network: Err(Unparsed::TruncatedLink),
-        };
-    };
-    let mut ether_type = u16::from_be_bytes(ether_type);
-    let mut offset = ETHERNET_LEN;
+pub(super) fn parse<F: Frame + ?Sized>(
+    frame: &F,
+    vlan_tags: &mut u8,
+    network: &mut Network,
+) -> Result<(), Unparsed> {
+    let mut ether_type = u16::from_be_bytes(
+        frame
+            .read(ETHERNET_LEN - 2)
+            .ok_or(Unparsed::TruncatedLink)?,
+    );
+    network.offset = ETHERNET_LEN;
     while is_vlan(ether_type) {
-        if vlan_tags == MAX_VLAN_TAGS {
-            return Link {
-                vlan_tags,
-                network: Err(Unparsed::VlanDepth),
-            };
+        if *vlan_tags == MAX_VLAN_TAGS {
+            return Err(Unparsed::VlanDepth);
         }
-        let Some(next) = frame.read::<2>(offset + 2) else {
-            return Link {
-                vlan_tags,
-                network: Err(Unparsed::TruncatedLink),
-            };
-        };
-        ether_type = u16::from_be_bytes(next);
-        offset += VLAN_LEN;
-        vlan_tags += 1;
+        ether_type = u16::from_be_bytes(
+            frame
+                .read(network.offset + 2)
+                .ok_or(Unparsed::TruncatedLink)?,
+        );
+        network.offset += VLAN_LEN;
+        *vlan_tags += 1;
     }
-    let network = match ether_type {
-        ether_type::IPV4 => Ok(Network {
-            family: Family::V4,
-            offset,
-        }),
-        ether_type::IPV6 => Ok(Network {
-            family: Family::V6,
-            offset,
-        }),
-        ether_type::PPPOE_SESSION => Err(Unparsed::Pppoe),
-        ether_type::MPLS_UNICAST | ether_type::MPLS_MULTICAST => Err(Unparsed::Mpls),
-        _ => Err(Unparsed::NotIp),
+    network.family = match ether_type {
+        ether_type::IPV4 => Family::V4,
+        ether_type::IPV6 => Family::V6,
+        ether_type::PPPOE_SESSION => return Err(Unparsed::Pppoe),
+        ether_type::MPLS_UNICAST | ether_type::MPLS_MULTICAST => return Err(Unparsed::Mpls),
+        _ => return Err(Unparsed::NotIp),
     };
-    Link { vlan_tags, network }
+    Ok(())
 }
 
 #[inline(always)]

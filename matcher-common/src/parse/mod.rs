@@ -13,6 +13,8 @@ pub use frame::Frame;
 pub use ip::{MAX_EXTENSION_HEADERS, protocol};
 pub use link::MAX_VLAN_TAGS;
 
+use link::Network;
+
 use crate::abi::{AddressBytes, Counter, ParseReport};
 
 /// IP version of a layer.
@@ -34,6 +36,9 @@ pub struct Ports {
 }
 
 /// One IP layer and what follows it.
+///
+/// Flat, without `Option`s: the verifier refuses a program that copies the
+/// unset payload of a `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IpLayer {
     /// IP version.
@@ -46,9 +51,17 @@ pub struct IpLayer {
     pub protocol: u8,
     /// Fragment offset in bytes; not 0 for a later fragment.
     pub fragment_offset: u16,
-    /// `None` for protocols without ports, later fragments, and transport
-    /// headers that are cut off before their ports.
-    pub ports: Option<Ports>,
+    has_ports: bool,
+    ports: Ports,
+}
+
+impl IpLayer {
+    /// The ports: `None` for protocols without ports, later fragments, and
+    /// transport headers that are cut off before their ports.
+    #[inline(always)]
+    pub fn ports(&self) -> Option<Ports> {
+        self.has_ports.then_some(self.ports)
+    }
 }
 
 /// Why a packet was not parsed to its end.
@@ -96,36 +109,63 @@ impl Unparsed {
 pub struct Parsed {
     /// VLAN tags in front of the payload.
     pub vlan_tags: u8,
-    /// The IP layer, where there is one.
-    pub ip: Option<IpLayer>,
-    /// Why parsing ended early, if it did. With an IP layer beside it, the
-    /// packet holds something inside that this version cannot read, and whose
-    /// packet it is cannot be known for sure.
-    pub unparsed: Option<Unparsed>,
+    has_ip: bool,
+    ip: IpLayer,
+    outcome: Result<(), Unparsed>,
 }
 
 /// Parses a frame from its Ethernet header on.
 #[inline(always)]
-pub fn parse<F: Frame>(frame: &F) -> Parsed {
-    let link = link::parse(frame);
-    match link.network {
-        Ok(network) => {
-            let (ip, unparsed) = ip::parse(frame, network);
-            Parsed {
-                vlan_tags: link.vlan_tags,
-                ip,
-                unparsed,
-            }
-        }
-        Err(unparsed) => Parsed {
-            vlan_tags: link.vlan_tags,
-            ip: None,
-            unparsed: Some(unparsed),
+pub fn parse<F: Frame + ?Sized>(frame: &F) -> Parsed {
+    let mut parsed = Parsed {
+        vlan_tags: 0,
+        has_ip: false,
+        ip: IpLayer {
+            family: Family::V4,
+            source: [0; 16],
+            destination: [0; 16],
+            protocol: 0,
+            fragment_offset: 0,
+            has_ports: false,
+            ports: Ports {
+                source: 0,
+                destination: 0,
+            },
         },
-    }
+        outcome: Ok(()),
+    };
+    parsed.outcome = parse_layers(frame, &mut parsed);
+    parsed
+}
+
+#[inline(always)]
+fn parse_layers<F: Frame + ?Sized>(frame: &F, parsed: &mut Parsed) -> Result<(), Unparsed> {
+    let mut network = Network {
+        family: Family::V4,
+        offset: 0,
+    };
+    link::parse(frame, &mut parsed.vlan_tags, &mut network)?;
+    let mut upper = ip::Upper::default();
+    ip::parse_header(frame, network, &mut parsed.ip, &mut upper)?;
+    parsed.has_ip = true;
+    ip::parse_upper(frame, &mut parsed.ip, &mut upper)
 }
 
 impl Parsed {
+    /// The IP layer, where one was read.
+    #[inline(always)]
+    pub fn ip(&self) -> Option<&IpLayer> {
+        self.has_ip.then_some(&self.ip)
+    }
+
+    /// Why parsing ended early, if it did. With an IP layer beside it, the
+    /// packet holds something inside that this version cannot read, and whose
+    /// packet it is cannot be known for sure.
+    #[inline(always)]
+    pub fn unparsed(&self) -> Option<Unparsed> {
+        self.outcome.err()
+    }
+
     /// The form in which the kernel hands the result to `matcher parse`.
     #[inline(always)]
     pub fn report(&self) -> ParseReport {
@@ -133,10 +173,10 @@ impl Parsed {
             vlan_tags: self.vlan_tags,
             ..ParseReport::default()
         };
-        if let Some(unparsed) = self.unparsed {
+        if let Err(unparsed) = self.outcome {
             report.unparsed = unparsed.counter() as u32 + 1;
         }
-        if let Some(ip) = &self.ip {
+        if let Some(ip) = self.ip() {
             report.source = ip.source;
             report.destination = ip.destination;
             report.fragment_offset = ip.fragment_offset;
@@ -145,10 +185,10 @@ impl Parsed {
                 Family::V4 => 4,
                 Family::V6 => 6,
             };
-            if let Some(ports) = ip.ports {
+            if ip.has_ports {
                 report.has_ports = 1;
-                report.source_port = ports.source;
-                report.destination_port = ports.destination;
+                report.source_port = ip.ports.source;
+                report.destination_port = ip.ports.destination;
             }
         }
         report
