@@ -1,5 +1,6 @@
 //! The agent of matcher.
 
+pub mod feeds;
 pub mod hit;
 pub mod indicator;
 pub mod protocol;
