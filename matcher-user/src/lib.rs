@@ -3,4 +3,5 @@
 pub mod feeds;
 pub mod hit;
 pub mod indicator;
+pub mod indicators;
 pub mod protocol;

@@ -114,12 +114,30 @@ impl Summary {
         if let Some(caution) = self.caution {
             writeln!(text, "  caution: {caution}")?;
         }
-        let Counts { entries, data_lines, .. } = self.counts;
-        writeln!(text, "  feed           {} (format {})", self.feed, self.format)?;
-        writeln!(text, "  entries        {entries} of {data_lines} data lines")?;
+        let Counts {
+            entries,
+            data_lines,
+            ..
+        } = self.counts;
+        writeln!(
+            text,
+            "  feed           {} (format {})",
+            self.feed, self.format
+        )?;
+        writeln!(
+            text,
+            "  entries        {entries} of {data_lines} data lines"
+        )?;
         for (family, shares) in [("IPv4", &self.ipv4), ("IPv6", &self.ipv6)] {
-            let Shares { entries, hosts, prefixes } = shares;
-            writeln!(text, "    {family}         {entries} (hosts {hosts}, prefixes {prefixes})")?;
+            let Shares {
+                entries,
+                hosts,
+                prefixes,
+            } = shares;
+            writeln!(
+                text,
+                "    {family}         {entries} (hosts {hosts}, prefixes {prefixes})"
+            )?;
         }
         writeln!(text, "  with port      {}", self.with_port)?;
         writeln!(text, "  with validity  {}", self.with_validity)?;
