@@ -1,7 +1,13 @@
 //! The agent of matcher.
 
+pub mod capture;
+pub mod config;
+pub mod consent;
+pub mod feeds;
 pub mod hit;
 pub mod indicator;
+pub mod indicators;
 pub mod kernel;
 pub mod protocol;
+pub mod subscribers;
 pub mod tables;

@@ -1,0 +1,577 @@
+//! What may not become an indicator, whatever a feed says.
+//!
+//! Documentation and benchmark ranges (192.0.2.0/24, 198.51.100.0/24,
+//! 203.0.113.0/24, 2001:db8::/32, 198.18.0.0/15) are *not* refused although
+//! nobody routes them: samples, demos and tests are made of them, and an entry
+//! that covers only addresses which nobody can have accuses nobody.
+
+use std::{fmt, net::IpAddr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::{FeedEntry, LineProblem, ProblemKind};
+use crate::indicator::value_text;
+
+/// Widest IPv4 prefix by default. The widest that is known from published
+/// lists is a /14 (Spamhaus DROP); two bits more leave room. Whatever is wider
+/// is rather a slip of the feed, and would accuse whole countries.
+pub const DEFAULT_MIN_PREFIX_LEN_V4: u8 = 12;
+
+/// Widest IPv6 prefix by default. A /29 is what registries give without
+/// asking and the widest that is known from published lists; some carriers
+/// hold up to a /24 or so.
+pub const DEFAULT_MIN_PREFIX_LEN_V6: u8 = 24;
+
+/// What to refuse. [`Guards::default`] refuses all that is described at the
+/// fields; the operator's own prefixes must be added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guards {
+    /// Refuse what overlaps space that no C&C server on the Internet can
+    /// have: private, shared, loopback, link-local, multicast, reserved.
+    pub refuse_bogons: bool,
+    /// With `refuse_bogons`: let private space through all the same (RFC 1918
+    /// and RFC 4193), for laboratories. Shared space (100.64.0.0/10, RFC 6598)
+    /// stays refused: an access network's subscribers live there.
+    pub allow_private: bool,
+    /// The operator's own prefixes and the subscriber space: an entry that
+    /// overlaps one of them, on either side, is refused. A C&C server inside
+    /// the own network is a matter for its take-down (R12), and a prefix that
+    /// covers subscribers would accuse them of being called.
+    pub own_prefixes: Vec<IpNet>,
+    /// Shorter IPv4 prefixes are refused (0 to 32).
+    pub min_prefix_len_v4: u8,
+    /// Shorter IPv6 prefixes are refused (0 to 128).
+    pub min_prefix_len_v6: u8,
+    /// Entries with a lower confidence are refused (R20); entries whose feed
+    /// gives none are not.
+    pub min_confidence: Option<u8>,
+}
+
+impl Default for Guards {
+    fn default() -> Self {
+        Self {
+            refuse_bogons: true,
+            allow_private: false,
+            own_prefixes: Vec::new(),
+            min_prefix_len_v4: DEFAULT_MIN_PREFIX_LEN_V4,
+            min_prefix_len_v6: DEFAULT_MIN_PREFIX_LEN_V6,
+            min_confidence: None,
+        }
+    }
+}
+
+impl Guards {
+    /// No guard at all, for replaying captures that are full of private
+    /// addresses.
+    pub fn none() -> Self {
+        Self {
+            refuse_bogons: false,
+            allow_private: true,
+            own_prefixes: Vec::new(),
+            min_prefix_len_v4: 0,
+            min_prefix_len_v6: 0,
+            min_confidence: None,
+        }
+    }
+
+    /// Takes the refused entries out of `entries` and returns why, in order.
+    pub fn apply(&self, entries: &mut Vec<FeedEntry>) -> Vec<LineProblem> {
+        let own = OwnPrefixes::new(&self.own_prefixes);
+        let mut refused = Vec::new();
+        entries.retain(|entry| match self.refusal(entry, &own) {
+            None => true,
+            Some(refusal) => {
+                refused.push(LineProblem {
+                    line: entry.line,
+                    kind: ProblemKind::Refused,
+                    reason: format!("{} {refusal}", value_text(entry.value)),
+                });
+                false
+            }
+        });
+        refused
+    }
+
+    fn refusal(&self, entry: &FeedEntry, own: &OwnPrefixes) -> Option<Refusal> {
+        let value = entry.value;
+        if self.refuse_bogons
+            && let Some(bogon) = bogon(value, self.allow_private)
+        {
+            // A default route overlaps every bogon; its width is the news.
+            return Some(if value.prefix_len() == 0 {
+                Refusal::DefaultRoute
+            } else {
+                bogon
+            });
+        }
+        let min_len = match value {
+            IpNet::V4(_) => self.min_prefix_len_v4,
+            IpNet::V6(_) => self.min_prefix_len_v6,
+        };
+        if value.prefix_len() < min_len {
+            return Some(if value.prefix_len() == 0 {
+                Refusal::DefaultRoute
+            } else {
+                Refusal::TooWide { min_len }
+            });
+        }
+        if let Some(own) = own.overlapping(value) {
+            return Some(Refusal::Own(own));
+        }
+        match (self.min_confidence, entry.confidence) {
+            (Some(least), Some(given)) if given < least => {
+                Some(Refusal::Confidence { given, least })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Why an entry is refused; reads on from its value.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Refusal {
+    DefaultRoute,
+    Bogon {
+        range: IpNet,
+        what: &'static str,
+        contains: bool,
+    },
+    NotGlobalUnicast,
+    TooWide {
+        min_len: u8,
+    },
+    Own(IpNet),
+    Confidence {
+        given: u8,
+        least: u8,
+    },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DefaultRoute => write!(f, "is a default route and would match everything"),
+            Self::Bogon {
+                range,
+                what,
+                contains,
+            } => {
+                let verb = if *contains { "contains" } else { "is in" };
+                write!(f, "{verb} {range}, {what}")
+            }
+            Self::NotGlobalUnicast => write!(f, "is outside 2000::/3, not global unicast"),
+            Self::TooWide { min_len } => write!(
+                f,
+                "is wider than the /{min_len} that this configuration allows"
+            ),
+            Self::Own(own) => write!(f, "overlaps {own}, the operator's own space"),
+            Self::Confidence { given, least } => write!(
+                f,
+                "has confidence {given}, below the {least} that this configuration asks for"
+            ),
+        }
+    }
+}
+
+/// RFC 1918.
+const PRIVATE_V4: [(Ipv4Net, &str); 3] = [
+    (v4([10, 0, 0, 0], 8), "private space (RFC 1918)"),
+    (v4([172, 16, 0, 0], 12), "private space (RFC 1918)"),
+    (v4([192, 168, 0, 0], 16), "private space (RFC 1918)"),
+];
+
+/// IANA IPv4 Special-Purpose Address Registry (RFC 6890), without what the
+/// module excepts.
+const BOGONS_V4: [(Ipv4Net, &str); 7] = [
+    (v4([0, 0, 0, 0], 8), "\"this network\" (RFC 791)"),
+    (
+        v4([100, 64, 0, 0], 10),
+        "shared space behind carrier NAT (RFC 6598)",
+    ),
+    (v4([127, 0, 0, 0], 8), "loopback (RFC 1122)"),
+    (v4([169, 254, 0, 0], 16), "link-local (RFC 3927)"),
+    (
+        v4([192, 0, 0, 0], 24),
+        "IETF protocol assignments (RFC 6890)",
+    ),
+    (v4([224, 0, 0, 0], 4), "multicast (RFC 5771)"),
+    (v4([240, 0, 0, 0], 4), "reserved (RFC 1112)"),
+];
+
+/// RFC 4193.
+const PRIVATE_V6: (Ipv6Net, &str) = (v6(0xfc00, 7), "unique local space (RFC 4193)");
+
+/// IANA IPv6 Special-Purpose Address Registry, the ranges people meet; all
+/// others outside of 2000::/3 (RFC 3587) are refused without a name.
+const BOGONS_V6: [(Ipv6Net, &str); 3] = [
+    (
+        v6(0, 8),
+        "reserved, with loopback and mapped IPv4 (RFC 4291); write IPv4 as IPv4",
+    ),
+    (v6(0xfe80, 10), "link-local (RFC 4291)"),
+    (v6(0xff00, 8), "multicast (RFC 4291)"),
+];
+
+/// RFC 3587.
+const GLOBAL_UNICAST: Ipv6Net = v6(0x2000, 3);
+
+const fn v4(octets: [u8; 4], len: u8) -> Ipv4Net {
+    let [a, b, c, d] = octets;
+    Ipv4Net::new_assert(std::net::Ipv4Addr::new(a, b, c, d), len)
+}
+
+const fn v6(first: u16, len: u8) -> Ipv6Net {
+    Ipv6Net::new_assert(std::net::Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0), len)
+}
+
+/// The bogon range that `value` lies in or contains.
+fn bogon(value: IpNet, allow_private: bool) -> Option<Refusal> {
+    let named = |range: IpNet, what| {
+        let contains = range.prefix_len() > value.prefix_len();
+        overlap(range, value).then_some(Refusal::Bogon {
+            range,
+            what,
+            contains,
+        })
+    };
+    match value {
+        IpNet::V4(_) => {
+            let private = if allow_private { &[][..] } else { &PRIVATE_V4 };
+            private
+                .iter()
+                .chain(&BOGONS_V4)
+                .find_map(|(range, what)| named((*range).into(), what))
+        }
+        IpNet::V6(net) => {
+            let (private, what) = PRIVATE_V6;
+            if private.contains(&net) && allow_private {
+                return None;
+            }
+            named(private.into(), what)
+                .or_else(|| {
+                    BOGONS_V6
+                        .iter()
+                        .find_map(|(range, what)| named((*range).into(), what))
+                })
+                .or_else(|| (!GLOBAL_UNICAST.contains(&net)).then_some(Refusal::NotGlobalUnicast))
+        }
+    }
+}
+
+/// Two prefixes overlap exactly when one contains the other.
+fn overlap(a: IpNet, b: IpNet) -> bool {
+    a.contains(&b) || b.contains(&a)
+}
+
+/// Own prefixes, disjoint and in order, so that a list of a million entries
+/// against thousands of prefixes stays quick.
+struct OwnPrefixes(Vec<IpNet>);
+
+impl OwnPrefixes {
+    fn new(prefixes: &[IpNet]) -> Self {
+        let mut disjoint = IpNet::aggregate(&prefixes.iter().map(IpNet::trunc).collect());
+        disjoint.sort_unstable();
+        Self(disjoint)
+    }
+
+    /// The (first) own prefix, as aggregated, that overlaps `value`.
+    fn overlapping(&self, value: IpNet) -> Option<IpNet> {
+        // In order of address, families apart: the candidate is the first that
+        // ends at or behind the start of `value`.
+        let start: IpAddr = value.network();
+        let first = self.0.partition_point(|own| own.broadcast() < start);
+        self.0
+            .get(first)
+            .copied()
+            .filter(|own| overlap(*own, value))
+    }
+}
+
+/// A list that lost so much that it is held back; the last good one stays.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Shrunk {
+    /// Entries in the last good list.
+    pub previous: usize,
+    /// Entries in the list at hand.
+    pub now: usize,
+}
+
+impl fmt::Display for Shrunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { previous, now } = self;
+        write!(
+            f,
+            "held back, the last good list stays: {now} entries now, {previous} before"
+        )
+    }
+}
+
+/// Lists up to this size may shrink as they like: where a list has a handful
+/// of entries (Feodo Tracker in 2024 and after), losing most of them is an
+/// ordinary day.
+pub const TINY_LIST: usize = 20;
+
+/// Compares a list with the last good one: `Some` when it has fewer than
+/// `min_share` (0 to 1) of its entries, and the last good one was not tiny. A
+/// list that became empty is held back at any size.
+pub fn shrunk(previous: usize, now: usize, min_share: f64) -> Option<Shrunk> {
+    let emptied = now == 0 && previous > 0;
+    let lost = previous > TINY_LIST && (now as f64) < previous as f64 * min_share;
+    (emptied || lost).then_some(Shrunk { previous, now })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(value: &str) -> FeedEntry {
+        FeedEntry::bare(value.parse().unwrap(), 1)
+    }
+
+    fn judge(guards: &Guards, value: &str) -> Option<String> {
+        guards
+            .apply(&mut vec![entry(value)])
+            .pop()
+            .map(|problem| problem.reason)
+    }
+
+    fn refusals(guards: &Guards, values: &[&str]) -> String {
+        let said = values
+            .iter()
+            .map(|value| judge(guards, value).expect(value));
+        said.collect::<Vec<String>>().join("\n")
+    }
+
+    #[test]
+    fn bogons_and_what_overlaps_them_are_refused() {
+        insta::assert_snapshot!(refusals(
+            &Guards::default(),
+            &[
+                "0.0.0.0/32",
+                "10.1.2.3/32",
+                "100.64.0.0/10",
+                "100.127.255.255/32",
+                "127.0.0.1/32",
+                "169.254.1.1/32",
+                "172.16.0.0/12",
+                "172.31.255.255/32",
+                "192.0.0.8/32",
+                "192.168.0.0/24",
+                "224.0.0.1/32",
+                "239.0.0.0/8",
+                "240.0.0.1/32",
+                "255.255.255.255/32",
+                "192.0.0.0/16",
+                "100.0.0.0/8",
+                "0.0.0.0/0",
+                "::/0",
+                "::/128",
+                "::1/128",
+                "::ffff:192.0.2.7/128",
+                "64:ff9b::c000:207/128",
+                "fe80::1/128",
+                "fc00::/7",
+                "fd12::1/128",
+                "ff02::1/128",
+                "f000::/4",
+                "4000::/32",
+                "100::/64",
+                "5f00::/16",
+            ],
+        ));
+    }
+
+    #[test]
+    fn neighbours_of_bogons_and_documentation_ranges_are_let_through() {
+        for value in [
+            "1.0.0.0/24",
+            "9.255.255.255/32",
+            "11.0.0.0/32",
+            "100.63.255.255/32",
+            "100.128.0.0/16",
+            "126.255.255.255/32",
+            "128.0.0.0/16",
+            "169.253.0.0/16",
+            "172.15.0.0/16",
+            "172.32.0.0/16",
+            "192.0.1.0/24",
+            "192.167.0.0/16",
+            "192.169.0.0/16",
+            "223.255.255.255/32",
+            "192.0.2.0/24",
+            "198.51.100.0/24",
+            "203.0.113.0/24",
+            "198.18.0.0/15",
+            "2001:db8::/32",
+            "2001:678:254::/48",
+            "3fff::1/128",
+        ] {
+            assert_eq!(judge(&Guards::default(), value), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn wide_prefixes_are_refused_up_to_the_limit() {
+        let guards = Guards::default();
+        assert_eq!(judge(&guards, "16.0.0.0/12"), None);
+        assert_eq!(judge(&guards, "2a00::/24"), None);
+        insta::assert_snapshot!(refusals(&guards, &["16.0.0.0/11", "2a00::/23"]));
+    }
+
+    #[test]
+    fn own_space_is_refused_from_either_side() {
+        let guards = Guards {
+            own_prefixes: ["203.0.113.0/24", "203.0.113.128/25", "2001:db8:100::/40"]
+                .map(|own| own.parse().unwrap())
+                .to_vec(),
+            ..Guards::default()
+        };
+        for value in [
+            "203.0.112.0/32",
+            "203.0.114.0/32",
+            "2001:db8::/40",
+            "2001:db8:200::1/128",
+        ] {
+            assert_eq!(judge(&guards, value), None, "{value}");
+        }
+        insta::assert_snapshot!(refusals(
+            &guards,
+            &[
+                "203.0.113.7/32",
+                "203.0.113.0/24",
+                "203.0.0.0/16",
+                "2001:db8::/32",
+                "2001:db8:100::1/128"
+            ],
+        ));
+    }
+
+    #[test]
+    fn private_space_can_be_allowed_and_shared_space_not() {
+        let guards = Guards {
+            allow_private: true,
+            ..Guards::default()
+        };
+        for value in [
+            "10.0.0.1/32",
+            "172.16.5.0/24",
+            "192.168.1.1/32",
+            "fd00::1/128",
+        ] {
+            assert_eq!(judge(&guards, value), None, "{value}");
+        }
+        for value in ["100.64.0.1/32", "127.0.0.1/32", "fe80::1/128"] {
+            assert!(judge(&guards, value).is_some(), "{value}");
+        }
+    }
+
+    #[test]
+    fn doubtful_entries_are_refused_and_unrated_ones_not() {
+        let guards = Guards {
+            min_confidence: Some(50),
+            ..Guards::default()
+        };
+        let judge = |confidence| {
+            guards
+                .apply(&mut vec![FeedEntry {
+                    confidence,
+                    ..entry("192.0.2.7/32")
+                }])
+                .pop()
+        };
+        assert_eq!(judge(None), None);
+        assert_eq!(judge(Some(50)), None);
+        insta::assert_snapshot!(
+            judge(Some(49)).unwrap().reason,
+            @"192.0.2.7 has confidence 49, below the 50 that this configuration asks for"
+        );
+    }
+
+    #[test]
+    fn no_guards_refuse_nothing() {
+        for value in [
+            "0.0.0.0/0",
+            "::/0",
+            "10.0.0.1/32",
+            "127.0.0.1/32",
+            "ff02::1/128",
+        ] {
+            assert_eq!(judge(&Guards::none(), value), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn refusals_keep_the_order_and_the_lines() {
+        let at = |line, value: &str| FeedEntry {
+            line,
+            ..entry(value)
+        };
+        let mut entries = vec![
+            at(3, "10.0.0.1/32"),
+            at(5, "192.0.2.1/32"),
+            at(9, "127.0.0.1/32"),
+        ];
+        let refused = Guards::default().apply(&mut entries);
+        assert_eq!(entries, [at(5, "192.0.2.1/32")]);
+        assert_eq!(
+            refused
+                .iter()
+                .map(|problem| problem.line)
+                .collect::<Vec<_>>(),
+            [3, 9]
+        );
+    }
+
+    #[test]
+    fn a_list_that_lost_too_much_is_held_back_and_a_tiny_one_is_not() {
+        assert_eq!(
+            shrunk(1000, 499, 0.5),
+            Some(Shrunk {
+                previous: 1000,
+                now: 499
+            })
+        );
+        assert_eq!(shrunk(1000, 500, 0.5), None);
+        assert_eq!(shrunk(1000, 2000, 0.5), None);
+        assert_eq!(shrunk(0, 3, 0.5), None);
+        assert_eq!(shrunk(TINY_LIST, 1, 0.5), None);
+        assert!(shrunk(TINY_LIST + 1, 1, 0.5).is_some());
+        assert!(shrunk(3, 0, 0.0).is_some());
+        assert_eq!(shrunk(0, 0, 1.0), None);
+        insta::assert_snapshot!(
+            shrunk(1000, 12, 0.5).unwrap(),
+            @"held back, the last good list stays: 12 entries now, 1000 before"
+        );
+    }
+
+    fn any_net() -> impl Strategy<Value = IpNet> {
+        // Few bits of freedom, so that prefixes meet.
+        prop_oneof![
+            (0u32..64, 26u8..=32).prop_map(|(host, len)| Ipv4Net::new(
+                (0xcb00_7100 + host).into(),
+                len
+            )
+            .unwrap()
+            .into()),
+            (0u128..64, 122u8..=128).prop_map(|(host, len)| Ipv6Net::new(
+                (0x2001_0db8 << 96 | host).into(),
+                len
+            )
+            .unwrap()
+            .into()),
+        ]
+        .prop_map(|net: IpNet| net.trunc())
+    }
+
+    proptest! {
+        #[test]
+        fn own_space_is_found_as_by_looking_at_each(
+            own in prop::collection::vec(any_net(), 0..6), value in any_net(),
+        ) {
+            let found = OwnPrefixes::new(&own).overlapping(value).is_some();
+            prop_assert_eq!(found, own.iter().any(|own| overlap(*own, value)));
+        }
+    }
+}

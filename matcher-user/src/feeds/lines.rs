@@ -1,0 +1,82 @@
+//! A file as numbered lines of bytes. Lines, not the whole file, are checked
+//! for UTF-8, so that one bad byte costs one line.
+
+/// A line without its end and without blanks around it.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Line<'a> {
+    /// From 1.
+    pub(super) number: u32,
+    pub(super) bytes: &'a [u8],
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn is_blank(self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The text behind the marks of a comment line; `None` for other lines.
+    /// Comments may be in any encoding.
+    pub(super) fn comment(self) -> Option<&'a [u8]> {
+        let is_mark = |byte: &u8| matches!(byte, b'#' | b';');
+        if !self.bytes.first().is_some_and(is_mark) {
+            return None;
+        }
+        let start = self.bytes.iter().position(|byte| !is_mark(byte));
+        Some(
+            start
+                .and_then(|start| self.bytes.get(start..))
+                .unwrap_or_default()
+                .trim_ascii(),
+        )
+    }
+
+    /// The line as text.
+    pub(super) fn text(self) -> Result<&'a str, NotUtf8> {
+        std::str::from_utf8(self.bytes).map_err(|error| NotUtf8 {
+            column: error.valid_up_to() + 1,
+        })
+    }
+}
+
+/// A line that is not UTF-8.
+#[derive(Debug, thiserror::Error)]
+#[error("not UTF-8 text (byte {column} of the line)")]
+pub(super) struct NotUtf8 {
+    column: usize,
+}
+
+/// The lines of a file, blank ones and comments included.
+pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = Line<'_>> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    bytes
+        .split(|byte| *byte == b'\n')
+        .zip(1u32..)
+        .map(|(bytes, number)| Line {
+            number,
+            bytes: bytes.trim_ascii(),
+        })
+}
+
+/// The first comment line that says that the list is no longer kept.
+pub(super) fn says_deprecated(bytes: &[u8]) -> Option<u32> {
+    lines(bytes)
+        .find(|line| {
+            line.comment().is_some_and(|text| {
+                let text = text.to_ascii_lowercase();
+                [&b"deprecated"[..], b"discontinued"]
+                    .iter()
+                    .any(|word| text.windows(word.len()).any(|window| window == *word))
+            })
+        })
+        .map(|line| line.number)
+}
+
+/// A piece of a feed inside a message: quoted, control characters escaped, and
+/// short, since a "line" of a broken file can be the whole file.
+pub(super) fn quoted(text: &str) -> String {
+    const LONGEST: usize = 60;
+    match text.char_indices().nth(LONGEST) {
+        None => format!("{text:?}"),
+        Some((end, _)) => format!("{:?}...", text.get(..end).unwrap_or_default()),
+    }
+}

@@ -1,0 +1,230 @@
+//! The memory of indicator ids.
+
+use std::{iter::Peekable, slice, sync::Arc};
+
+use jiff::Timestamp;
+
+use super::{NoIdsLeft, by_id, find_id, identity};
+use crate::indicator::{Indicator, IndicatorId};
+
+/// Every indicator that has an id: those listed, and those that were, so that
+/// a hit in flight can still be explained. Ids are never given twice, even
+/// when what had them is forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Catalog {
+    /// In order of identity, no two the same.
+    pub(super) known: Vec<Known>,
+    /// In order of id.
+    by_id: Vec<Arc<Indicator>>,
+    /// The id that the next new indicator gets; 0 once none is left.
+    pub(super) next_id: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) indicator: Arc<Indicator>,
+    /// When no feed listed it any more.
+    pub(super) left: Option<Timestamp>,
+}
+
+impl Default for Catalog {
+    /// Knows nothing; the first id is 1.
+    fn default() -> Self {
+        Self {
+            known: Vec::new(),
+            by_id: Vec::new(),
+            next_id: 1,
+        }
+    }
+}
+
+impl Catalog {
+    /// The indicator with an id, listed or no longer.
+    pub fn get(&self, id: IndicatorId) -> Option<&Indicator> {
+        find_id(&self.by_id, id)
+    }
+
+    /// How many indicators are known, listed or no longer.
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Knows no indicator.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// Forgets what has not been listed since `cutoff`, so that the catalog
+    /// does not grow for ever; returns how many. Hits that carry a forgotten
+    /// id can no longer be explained, so `cutoff` is at least as old as the
+    /// oldest hit may be. The ids stay used.
+    pub fn forget_left_before(&mut self, cutoff: Timestamp) -> usize {
+        let before = self.known.len();
+        self.known
+            .retain(|known| known.left.is_none_or(|left| left >= cutoff));
+        self.index();
+        before - self.known.len()
+    }
+
+    /// `known` is in order of identity.
+    pub(super) fn new(known: Vec<Known>, next_id: u32) -> Self {
+        let mut catalog = Self {
+            known,
+            by_id: Vec::new(),
+            next_id,
+        };
+        catalog.index();
+        catalog
+    }
+
+    /// An id that two indicators have.
+    pub(super) fn id_given_twice(&self) -> Option<IndicatorId> {
+        self.by_id.windows(2).find_map(|pair| match pair {
+            [a, b] if a.id == b.id => Some(a.id),
+            _ => None,
+        })
+    }
+
+    fn index(&mut self) {
+        let indicators: Vec<Arc<Indicator>> = self
+            .known
+            .iter()
+            .map(|known| Arc::clone(&known.indicator))
+            .collect();
+        self.by_id = by_id(&indicators);
+    }
+
+    /// Begins a catalog that follows this one.
+    pub(super) fn update(&self, now: Timestamp) -> Update<'_> {
+        Update {
+            old: self.known.iter().peekable(),
+            known: Vec::with_capacity(self.known.len()),
+            next_id: self.next_id,
+            now,
+        }
+    }
+}
+
+/// A catalog that takes up a new list, whose indicators come in order of
+/// identity.
+pub(super) struct Update<'a> {
+    old: Peekable<slice::Iter<'a, Known>>,
+    known: Vec<Known>,
+    next_id: u32,
+    now: Timestamp,
+}
+
+impl Update<'_> {
+    /// Gives an indicator its id.
+    pub(super) fn list(&mut self, mut merged: Indicator) -> Result<Arc<Indicator>, NoIdsLeft> {
+        let this = identity(&merged);
+        while let Some(old) = self.old.next_if(|old| identity(&old.indicator) < this) {
+            self.keep(old);
+        }
+        let same = self.old.next_if(|old| identity(&old.indicator) == this);
+        merged.id = match same {
+            Some(old) => old.indicator.id,
+            None if self.next_id == 0 => return Err(NoIdsLeft),
+            None => {
+                let id = self.next_id;
+                self.next_id = id.checked_add(1).unwrap_or(0);
+                IndicatorId(id)
+            }
+        };
+        let indicator = match same {
+            Some(old) if *old.indicator == merged => Arc::clone(&old.indicator),
+            _ => Arc::new(merged),
+        };
+        self.known.push(Known {
+            indicator: Arc::clone(&indicator),
+            left: None,
+        });
+        Ok(indicator)
+    }
+
+    /// Remembers one that is not listed.
+    fn keep(&mut self, old: &Known) {
+        self.known.push(Known {
+            indicator: Arc::clone(&old.indicator),
+            left: old.left.or(Some(self.now)),
+        });
+    }
+
+    pub(super) fn finish(mut self) -> Catalog {
+        while let Some(old) = self.old.next() {
+            self.keep(old);
+        }
+        Catalog::new(self.known, self.next_id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        feeds::{Format, parse},
+        indicators::IndicatorSet,
+    };
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn merge(previous: &Catalog, text: &str, now: Timestamp) -> (IndicatorSet, Catalog) {
+        let entries = parse(Format::Plain, text.as_bytes()).entries;
+        IndicatorSet::merge(previous, &[("own", &entries)], now).unwrap()
+    }
+
+    fn ids(set: &IndicatorSet) -> Vec<(u32, String)> {
+        set.iter().map(|it| (it.id.0, it.value_text())).collect()
+    }
+
+    #[test]
+    fn ids_stay_and_are_never_given_twice() {
+        let (first, catalog) = merge(&Catalog::default(), "192.0.2.2\n192.0.2.4", at(1));
+        assert_eq!(
+            ids(&first),
+            [(1, "192.0.2.2".into()), (2, "192.0.2.4".into())]
+        );
+        let (second, catalog) = merge(&catalog, "192.0.2.1\n192.0.2.4", at(2));
+        assert_eq!(
+            ids(&second),
+            [(3, "192.0.2.1".into()), (2, "192.0.2.4".into())]
+        );
+        // What left can still be explained, and is itself when it comes back.
+        assert!(second.get(IndicatorId(1)).is_none());
+        assert_eq!(
+            catalog.get(IndicatorId(1)).unwrap().value_text(),
+            "192.0.2.2"
+        );
+        let (third, mut catalog) = merge(&catalog, "192.0.2.2", at(3));
+        assert_eq!(ids(&third), [(1, "192.0.2.2".into())]);
+        // Forgotten ids stay used.
+        assert_eq!(catalog.forget_left_before(at(3)), 0);
+        assert_eq!(catalog.forget_left_before(at(4)), 2);
+        assert_eq!(catalog.len(), 1);
+        let (fourth, _) = merge(&catalog, "192.0.2.4", at(5));
+        assert_eq!(ids(&fourth), [(4, "192.0.2.4".into())]);
+    }
+
+    #[test]
+    fn what_left_earlier_is_forgotten_earlier() {
+        let (_, catalog) = merge(&Catalog::default(), "192.0.2.1\n192.0.2.2", at(1));
+        let (_, catalog) = merge(&catalog, "192.0.2.2", at(2));
+        let (_, mut catalog) = merge(&catalog, "192.0.2.3", at(3));
+        assert_eq!(catalog.forget_left_before(at(3)), 1);
+        assert!(catalog.get(IndicatorId(1)).is_none());
+        assert!(catalog.get(IndicatorId(2)).is_some());
+    }
+
+    #[test]
+    fn the_last_id_is_given_and_no_more() {
+        let catalog = Catalog::new(Vec::new(), u32::MAX);
+        let (set, catalog) = merge(&catalog, "192.0.2.1", at(1));
+        assert_eq!(ids(&set), [(u32::MAX, "192.0.2.1".into())]);
+        let (_, catalog) = merge(&catalog, "192.0.2.1", at(2));
+        let entries = parse(Format::Plain, b"192.0.2.1\n192.0.2.2").entries;
+        let answer = IndicatorSet::merge(&catalog, &[("own", &entries)], at(3));
+        assert_eq!(answer.map(|_| ()), Err(NoIdsLeft));
+    }
+}
