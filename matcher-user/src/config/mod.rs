@@ -1,0 +1,317 @@
+//! The config: one TOML file, checked as a whole. [`Config::load`] reports
+//! every problem with line and column, not only the first, and refuses keys
+//! that it does not know. `matcher.example.toml` documents every key.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+use crate::consent::{ConsentModel, ConsentSources};
+
+mod diagnostic;
+mod interface;
+mod reader;
+mod sections;
+
+pub use self::{
+    diagnostic::{ConfigError, Diagnostic, Severity},
+    interface::{
+        AttachMode, Interface, InterfaceArgument, InterfaceArgumentError, InterfaceNameError, Role,
+        UnknownName, check_interface_name,
+    },
+};
+
+/// Every key that the config knows, as `table.key`. The reader refuses keys
+/// that are not here, and cannot read one that is not.
+pub const KEYS: &[&str] = &[
+    "edge",
+    "ebpf_object",
+    "paths.run_dir",
+    "paths.pin_dir",
+    "paths.state_dir",
+    "interface.name",
+    "interface.role",
+    "interface.mode",
+    "interface.source_validated",
+    "subscribers.prefixes",
+    "subscribers.files",
+    "consent.model",
+    "consent.notice_since",
+    "consent.lists",
+    "consent.no_list",
+    "consent.exclusions",
+    "consent.deadline",
+    "feed.name",
+    "feed.format",
+    "feed.path",
+    "guards.min_prefix_len_v4",
+    "guards.min_prefix_len_v6",
+    "guards.own_prefixes",
+    "guards.min_remaining_share",
+    "tables.max_indicators",
+    "tables.max_consent_entries",
+    "tables.ring_bytes",
+    "candidates.require_two_way",
+    "candidates.min_contacts",
+    "retention.hits",
+    "control.group",
+];
+
+/// The feed formats that can be read, by their names in the contract.
+pub const FEED_FORMATS: &[&str] = &["plain", "feodo-csv", "spamhaus-drop"];
+
+/// A config without errors. Relative paths in the file are relative to its
+/// folder; here they are joined to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The file it was read from.
+    pub path: PathBuf,
+    /// Name of this edge, carried by every record; the host's name unless set.
+    pub edge: String,
+    /// The program to load instead of the built-in one.
+    pub ebpf_object: Option<PathBuf>,
+    /// Folders.
+    pub paths: Paths,
+    /// Interfaces to attach to.
+    pub interfaces: Vec<Interface>,
+    /// The subscriber space.
+    pub subscribers: SubscriberConfig,
+    /// Who consents.
+    pub consent: ConsentConfig,
+    /// The feeds of C&C addresses.
+    pub feeds: Vec<FeedConfig>,
+    /// What no feed may load.
+    pub guards: GuardConfig,
+    /// Sizes of the kernel's tables.
+    pub tables: TableConfig,
+    /// What makes a candidate of hits.
+    pub candidates: CandidateConfig,
+    /// How long records are kept (R4).
+    pub retention: RetentionConfig,
+    /// Who may talk to the agent.
+    pub control: ControlConfig,
+    /// What may not be as meant; does not stop anything.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Folders that the product uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// Control socket and locks; emptied by a reboot.
+    pub run_dir: PathBuf,
+    /// Pinned links and maps; inside a mounted bpffs.
+    pub pin_dir: PathBuf,
+    /// Records and lists; survives a reboot.
+    pub state_dir: PathBuf,
+}
+
+impl Default for Paths {
+    /// The folders of a run without a config.
+    fn default() -> Self {
+        Self {
+            run_dir: "/run/matcher".into(),
+            pin_dir: "/sys/fs/bpf/matcher".into(),
+            state_dir: "/var/lib/matcher".into(),
+        }
+    }
+}
+
+/// The subscriber space, as given; [`crate::subscribers::SubscriberSpace::load`]
+/// reads it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubscriberConfig {
+    /// Prefixes, without duplicates.
+    pub prefixes: Vec<IpNet>,
+    /// Files with one prefix a line.
+    pub files: Vec<PathBuf>,
+}
+
+/// Who consents (R1, R2; design decisions 1 and 2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsentConfig {
+    /// Who consents when no list names them.
+    pub model: ConsentModel,
+    /// Opt-out lists, or in the opt-in model lists of those who consent.
+    pub lists: Vec<PathBuf>,
+    /// The operator states that there is no opt-out list.
+    pub no_list: bool,
+    /// Lists of ranges under other terms, never matched.
+    pub exclusions: Vec<PathBuf>,
+    /// Since when the prior notice holds; always there in the opt-out model.
+    pub notice_since: Option<Timestamp>,
+    /// Consent in the kernel ends so long after the agent renewed it last; 1
+    /// minute to 24 hours.
+    pub deadline: Duration,
+}
+
+impl ConsentConfig {
+    /// Consent in the kernel ends so long after the agent renewed it last,
+    /// unless set.
+    pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(15 * 60);
+
+    /// The lists to read, with those that the product keeps in `state_dir`.
+    pub fn sources(&self, state_dir: Option<PathBuf>) -> ConsentSources {
+        ConsentSources {
+            model: self.model,
+            lists: self.lists.clone(),
+            no_list: self.no_list,
+            exclusions: self.exclusions.clone(),
+            notice_since: self.notice_since,
+            state_dir,
+        }
+    }
+}
+
+/// One feed of C&C addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedConfig {
+    /// The name in hits and messages; used once.
+    pub name: String,
+    /// One of [`FEED_FORMATS`].
+    pub format: String,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// What no feed may load, entry by entry and as a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GuardConfig {
+    /// The widest IPv4 prefix, 0-32.
+    pub min_prefix_len_v4: u8,
+    /// The widest IPv6 prefix, 0-128.
+    pub min_prefix_len_v6: u8,
+    /// The operator's own addresses.
+    pub own_prefixes: Vec<IpNet>,
+    /// A feed that shrinks below this share of its last good reading is held
+    /// back, 0.0-1.0.
+    pub min_remaining_share: f64,
+}
+
+impl Default for GuardConfig {
+    fn default() -> Self {
+        Self {
+            min_prefix_len_v4: 8,
+            min_prefix_len_v6: 16,
+            own_prefixes: Vec::new(),
+            min_remaining_share: 0.5,
+        }
+    }
+}
+
+/// Sizes of the kernel's tables, fixed when they are made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableConfig {
+    /// C&C entries over all feeds.
+    pub max_indicators: u32,
+    /// Prefixes with a consent of their own.
+    pub max_consent_entries: u32,
+    /// The ring buffer of hits in bytes; a power of two.
+    pub ring_bytes: u32,
+}
+
+impl Default for TableConfig {
+    fn default() -> Self {
+        Self {
+            max_indicators: 1_000_000,
+            max_consent_entries: 1_000_000,
+            ring_bytes: 16 << 20,
+        }
+    }
+}
+
+/// What makes a candidate of hits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CandidateConfig {
+    /// Only contacts that both ends sent packets in.
+    pub require_two_way: bool,
+    /// How many of the subscriber's own packets to the C&C address it takes.
+    pub min_contacts: u32,
+}
+
+impl Default for CandidateConfig {
+    fn default() -> Self {
+        Self {
+            require_two_way: true,
+            min_contacts: 1,
+        }
+    }
+}
+
+/// How long records are kept (R4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetentionConfig {
+    /// Hits are erased at the latest so long after they were seen.
+    pub hits: Duration,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        Self {
+            hits: Duration::from_secs(90 * 24 * 60 * 60),
+        }
+    }
+}
+
+/// Who may talk to the agent over its socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ControlConfig {
+    /// A group whose members may, besides root.
+    pub group: Option<String>,
+}
+
+impl Config {
+    /// Reads and checks a config file.
+    ///
+    /// # Errors
+    /// Every problem of the file, warnings included.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let bytes = fs::read(path).map_err(|error| whole_file(path, &error))?;
+        let text = match str::from_utf8(&bytes) {
+            Ok(text) => text,
+            Err(error) => {
+                let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
+                let valid = String::from_utf8_lossy(valid);
+                let mut found = diagnostic::Diagnostics::new(path, &valid);
+                found.error(valid.len(), "the file is not UTF-8 from here on");
+                return Err(ConfigError {
+                    problems: found.finish(),
+                });
+            }
+        };
+        sections::read(path, text, Path::exists)
+    }
+
+    /// Checks the text of a config; `exists` says whether a file that it
+    /// names is there, for a warning.
+    ///
+    /// # Errors
+    /// Every problem of the text, warnings included.
+    pub fn parse(
+        path: &Path,
+        text: &str,
+        exists: impl Fn(&Path) -> bool,
+    ) -> Result<Self, ConfigError> {
+        sections::read(path, text, exists)
+    }
+}
+
+/// A problem that has no place in the text.
+fn whole_file(path: &Path, error: &io::Error) -> ConfigError {
+    ConfigError {
+        problems: vec![Diagnostic {
+            path: path.to_owned(),
+            line: 0,
+            column: 0,
+            message: format!("cannot read it: {error}"),
+            severity: Severity::Error,
+        }],
+    }
+}
+
+#[cfg(test)]
+mod tests;
