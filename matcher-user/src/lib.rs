@@ -1,5 +1,6 @@
 //! The agent of matcher.
 
+pub mod capture;
 pub mod hit;
 pub mod indicator;
 pub mod protocol;
