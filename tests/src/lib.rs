@@ -1,1 +1,5 @@
-//! Test support.
+//! What the tests, the demo and the benchmark share: packets, captures, traffic
+//! with known answers, and a laboratory of network namespaces.
+
+pub mod frames;
+pub mod pcap;
