@@ -5,4 +5,5 @@ pub mod cleanup;
 pub mod frames;
 pub mod lab;
 pub mod pcap;
+pub mod traffic;
 pub mod wire;
