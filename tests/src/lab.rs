@@ -18,6 +18,8 @@
 //! run at once do not meet, and are removed when the laboratory is dropped or the
 //! process is told to end.
 
+mod counters;
+
 use std::{
     ffi::OsStr,
     fs::{self, File},
@@ -36,6 +38,9 @@ use rustix::{
     process::{Pid, Signal, kill_process},
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
+
+pub(crate) use counters::CounterFile;
+pub use counters::Counters;
 
 use crate::cleanup::Cleanup;
 
@@ -163,20 +168,6 @@ pub struct Namespace {
     name: String,
 }
 
-/// Packets of one interface, since it was made.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Received.
-    pub rx_packets: u64,
-    /// Thrown away on receipt.
-    pub rx_dropped: u64,
-    /// Sent. For a veth whose peer runs XDP in native mode: taken over by the
-    /// peer's XDP program.
-    pub tx_packets: u64,
-    /// Thrown away when they were to be sent.
-    pub tx_dropped: u64,
-}
-
 impl Namespace {
     /// Its name for `ip netns`.
     pub fn name(&self) -> &str {
@@ -260,11 +251,7 @@ impl Namespace {
 
     /// Counters to be read often.
     pub(crate) fn open_counters(&self) -> Result<CounterFile> {
-        // Not /proc/net, which shows the namespace of the process's first thread.
-        let file = self
-            .run(|| File::open("/proc/thread-self/net/dev"))?
-            .context("cannot open /proc/thread-self/net/dev")?;
-        Ok(CounterFile { file })
+        self.run(CounterFile::open)?
     }
 
     fn create(&self) -> Result<()> {
@@ -368,47 +355,6 @@ pub fn in_namespace<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> Res
     }
 }
 
-/// A namespace's /proc/net/dev, held open.
-#[derive(Debug)]
-pub(crate) struct CounterFile {
-    file: File,
-}
-
-impl CounterFile {
-    pub(crate) fn read(&self, interface: &str) -> Result<Counters> {
-        let mut bytes = vec![0; 1 << 14];
-        let mut length = 0;
-        loop {
-            let more = rustix::io::pread(&self.file, &mut bytes[length..], length as u64)?;
-            length += more;
-            if more == 0 {
-                break;
-            }
-            ensure!(length < bytes.len(), "too many interfaces in /proc/net/dev");
-        }
-        let text = str::from_utf8(&bytes[..length])?;
-        parse_counters(text, interface)
-            .with_context(|| format!("there is no interface {interface} in the namespace"))
-    }
-}
-
-/// The line of one interface of /proc/net/dev.
-fn parse_counters(text: &str, interface: &str) -> Option<Counters> {
-    let values = text
-        .lines()
-        .find_map(|line| line.trim_start().strip_prefix(interface)?.strip_prefix(':'))?;
-    let values: Vec<u64> = values
-        .split_whitespace()
-        .map(|value| value.parse().ok())
-        .collect::<Option<_>>()?;
-    Some(Counters {
-        rx_packets: *values.get(1)?,
-        rx_dropped: *values.get(3)?,
-        tx_packets: *values.get(9)?,
-        tx_dropped: *values.get(11)?,
-    })
-}
-
 /// What the command printed.
 fn output(command: &mut Command) -> Result<String> {
     let shown = format!("{command:?}").replace('"', "");
@@ -426,165 +372,4 @@ fn output(command: &mut Command) -> Result<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{BufRead, BufReader};
-
-    use super::*;
-
-    const PREFIX: &str = "matcher-lab";
-
-    fn namespaces(prefix: &str) -> Vec<String> {
-        let entries = fs::read_dir(NAMESPACES).into_iter().flatten();
-        entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| owner(name, prefix).is_some())
-            .collect()
-    }
-
-    #[test]
-    fn a_laboratory_leaves_nothing_behind() {
-        if let Some(reason) = Lab::obstacle() {
-            println!("skipped: {reason}");
-            return;
-        }
-        let lab = Lab::new(PREFIX).unwrap();
-        lab.veth("access0", "acc-peer").unwrap();
-        let paths = [lab.edge().path(), lab.world().path()];
-        assert!(paths.iter().all(|path| path.exists()));
-        let mut child = lab.edge().command("sleep").arg("600").spawn().unwrap();
-        drop(lab);
-        assert!(paths.iter().all(|path| !path.exists()));
-        assert!(!child.wait().unwrap().success(), "the child was ended");
-    }
-
-    #[test]
-    fn commands_and_closures_run_inside_and_see_only_the_inside() {
-        if let Some(reason) = Lab::obstacle() {
-            println!("skipped: {reason}");
-            return;
-        }
-        let lab = Lab::new(PREFIX).unwrap();
-        lab.veth("access0", "acc-peer").unwrap();
-        let inside = lab.edge().command("ip").args(["-o", "link"]).output();
-        let inside = String::from_utf8(inside.unwrap().stdout).unwrap();
-        assert_eq!(inside.lines().count(), 2, "{inside}");
-        assert!(inside.contains("access0@"), "{inside}");
-        let own = || fs::read_link("/proc/thread-self/ns/net").unwrap();
-        assert_ne!(lab.edge().run(own).unwrap(), own());
-        assert_ne!(lab.edge().run(own).unwrap(), lab.world().run(own).unwrap());
-        // Mounts are the host's: the BPF file system stays in sight.
-        let mounts = lab.edge().command("cat").arg("/proc/self/mounts").output();
-        assert_eq!(
-            mounts.unwrap().stdout,
-            fs::read("/proc/self/mounts").unwrap()
-        );
-    }
-
-    #[test]
-    fn the_kernel_itself_sends_nothing() {
-        if let Some(reason) = Lab::obstacle() {
-            println!("skipped: {reason}");
-            return;
-        }
-        let lab = Lab::new(PREFIX).unwrap();
-        lab.veth("access0", "acc-peer").unwrap();
-        thread::sleep(Duration::from_millis(1500));
-        for (namespace, interface) in [(lab.edge(), "access0"), (lab.world(), "acc-peer")] {
-            assert_eq!(namespace.counters(interface).unwrap(), Counters::default());
-        }
-    }
-
-    #[test]
-    fn the_error_of_a_command_says_which_and_why() {
-        if let Some(reason) = Lab::obstacle() {
-            println!("skipped: {reason}");
-            return;
-        }
-        let lab = Lab::new(PREFIX).unwrap();
-        let error = lab
-            .edge()
-            .ip(&["link", "show", "dev", "nosuch"])
-            .unwrap_err();
-        let expected = format!(
-            "`ip -n {} link show dev nosuch` failed: Device \"nosuch\" does not exist.",
-            lab.edge().name()
-        );
-        assert_eq!(error.to_string(), expected);
-    }
-
-    /// The test starts itself again as the process that is to be ended.
-    #[test]
-    fn a_signal_removes_the_laboratory_and_a_kill_leaves_it_to_the_sweep() {
-        const CHILD: &str = "MATCHER_LAB_CHILD";
-        const SIGNALS: &str = "matcher-labsig";
-        if let Some(reason) = Lab::obstacle() {
-            println!("skipped: {reason}");
-            return;
-        }
-        if std::env::var_os(CHILD).is_some() {
-            let lab = Lab::new(SIGNALS).unwrap();
-            lab.veth("access0", "acc-peer").unwrap();
-            println!("\nready");
-            thread::sleep(Duration::from_secs(60));
-            return;
-        }
-        for (signal, left) in [(Signal::INT, 0), (Signal::TERM, 0), (Signal::KILL, 2)] {
-            let mut child = Command::new(std::env::current_exe().unwrap())
-                .args([
-                    "--exact",
-                    "--nocapture",
-                    "lab::tests::a_signal_removes_the_laboratory_and_a_kill_leaves_it_to_the_sweep",
-                ])
-                .env(CHILD, "1")
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap();
-            let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-            assert!(
-                lines.map(|line| line.unwrap()).any(|line| line == "ready"),
-                "the child made no laboratory"
-            );
-            let pid = Pid::from_child(&child);
-            kill_process(pid, signal).unwrap();
-            child.wait().unwrap();
-            assert_eq!(namespaces(SIGNALS).len(), left, "after {signal:?}");
-        }
-        let alive = Lab::new(SIGNALS).unwrap();
-        let mut swept = Lab::sweep_stale(SIGNALS).unwrap();
-        swept.sort();
-        assert_eq!(swept.len(), 2, "{swept:?}");
-        assert!(swept[0].ends_with("-edge") && swept[1].ends_with("-world"));
-        let mut rest = namespaces(SIGNALS);
-        rest.sort();
-        assert_eq!(rest, [alive.edge().name(), alive.world().name()]);
-    }
-
-    #[test]
-    fn only_names_of_laboratories_have_an_owner() {
-        assert_eq!(owner("m-t-17-0-edge", "m-t"), Some(17));
-        assert_eq!(owner("m-t-17-0-world", "m-t"), Some(17));
-        for other in [
-            "m-t-17-0-else",
-            "m-t-17-edge",
-            "m-t-x-0-edge",
-            "m-17-0-edge",
-            "m-t",
-        ] {
-            assert_eq!(owner(other, "m-t"), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn counters_are_read_by_column() {
-        let text = "Inter-|   Receive\n face |bytes\n  eth0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n\
-                    eth01: 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
-        let counters = Counters {
-            rx_packets: 2,
-            rx_dropped: 4,
-            tx_packets: 10,
-            tx_dropped: 12,
-        };
-        assert_eq!(parse_counters(text, "eth0"), Some(counters));
-        assert_eq!(parse_counters(text, "eth"), None);
-    }
-}
+mod tests;

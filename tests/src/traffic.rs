@@ -29,7 +29,7 @@ use crate::{pcap::PcapWriter, wire::Sender};
 pub struct Scenario {
     /// When the first packet is sent; lists are of that day.
     pub start: Timestamp,
-    /// In the order in which they cross the edge, some 25,000 in ten minutes.
+    /// In the order in which they cross the edge, some 23,000 in ten minutes.
     pub packets: Vec<Packet>,
     /// C&C lists in their publishers' layouts.
     pub feeds: Vec<Feed>,
