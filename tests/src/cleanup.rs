@@ -1,0 +1,96 @@
+//! What must be undone when the process ends, however it ends: normally, by a
+//! failing test, or by Ctrl-C, SIGTERM or SIGHUP. (After SIGKILL nobody is left
+//! to undo anything: see [`crate::lab::Lab::sweep_stale`].)
+
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use anyhow::{Context, Result};
+
+type Action = Box<dyn FnOnce() + Send>;
+
+static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
+    next: 0,
+    listens: false,
+    actions: BTreeMap::new(),
+});
+
+struct Registry {
+    next: u64,
+    listens: bool,
+    actions: BTreeMap<u64, Action>,
+}
+
+fn registry() -> MutexGuard<'static, Registry> {
+    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An action that runs once: when this is dropped, or at a signal that ends the
+/// process (the newest first, then exit code 130).
+#[derive(Debug)]
+#[must_use = "the action runs when this is dropped"]
+pub struct Cleanup {
+    id: u64,
+}
+
+impl Cleanup {
+    /// Registers `action`. Do so before making what it undoes, so that no signal
+    /// falls between.
+    ///
+    /// # Errors
+    /// Something else in the process already handles the signals.
+    pub fn new(action: impl FnOnce() + Send + 'static) -> Result<Self> {
+        let mut registry = registry();
+        if !registry.listens {
+            ctrlc::set_handler(end).context("cannot listen for Ctrl-C")?;
+            registry.listens = true;
+        }
+        let id = registry.next;
+        registry.next += 1;
+        registry.actions.insert(id, Box::new(action));
+        Ok(Self { id })
+    }
+}
+
+impl Drop for Cleanup {
+    fn drop(&mut self) {
+        let action = registry().actions.remove(&self.id);
+        if let Some(action) = action {
+            action();
+        }
+    }
+}
+
+/// Runs on ctrlc's own thread. Holds the registry to the end, so that the other
+/// threads can neither register anything more nor run an action twice.
+fn end() {
+    let mut registry = registry();
+    while let Some((_, action)) = registry.actions.pop_last() {
+        // One action that fails must not keep the others from running.
+        let _: Result<(), _> = catch_unwind(AssertUnwindSafe(action));
+    }
+    process::exit(130);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn an_action_runs_once_and_when_dropped() {
+        static RUNS: AtomicU32 = AtomicU32::new(0);
+        let cleanup = Cleanup::new(|| {
+            RUNS.fetch_add(1, Ordering::SeqCst);
+        })
+        .unwrap();
+        assert_eq!(RUNS.load(Ordering::SeqCst), 0);
+        drop(cleanup);
+        assert_eq!(RUNS.load(Ordering::SeqCst), 1);
+    }
+}
