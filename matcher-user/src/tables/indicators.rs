@@ -33,8 +33,8 @@ pub struct TooManyRules {
 }
 
 /// Compiles indicators. Within an address the order of rules is: longer
-/// prefix first; then entries with more qualifiers; then the lower id. The
-/// first that holds for the packet is the hit.
+/// prefix first; then entries with a port; then those with a protocol; then
+/// the lower id. The first that holds for the packet is the hit.
 pub fn compile<'a>(
     indicators: impl IntoIterator<Item = &'a Indicator>,
 ) -> Result<IndicatorTables, TooManyRules> {
@@ -73,9 +73,9 @@ pub fn compile<'a>(
     Ok(tables)
 }
 
-fn qualifiers(indicator: &Indicator) -> u8 {
-    u8::from(indicator.qualifier.port.is_some())
-        + u8::from(indicator.qualifier.protocol.is_some())
+fn qualifiers(indicator: &Indicator) -> (bool, bool) {
+    let qualifier = &indicator.qualifier;
+    (qualifier.port.is_some(), qualifier.protocol.is_some())
 }
 
 fn rule(indicator: &Indicator) -> Rule {

@@ -1,0 +1,163 @@
+//! Events to hits: the first stage after the ring buffer.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
+
+use matcher_common::abi::{AddressBytes, HitEvent, hit_flags};
+
+use crate::{
+    clock::WallOffset,
+    hit::{Direction, Endpoint, Hit, IndicatorSummary},
+    indicator::{IndicatorId, Qualifier},
+    indicators::{Catalog, summary},
+    protocol::Protocol,
+};
+
+/// What turns events into hits: the names that event numbers stand for.
+#[derive(Debug, Default)]
+pub struct Names {
+    indicators: HashMap<IndicatorId, Arc<IndicatorSummary>>,
+    interfaces: HashMap<u32, Arc<str>>,
+}
+
+impl Names {
+    /// Forgets what indicators were called; they are asked for anew. To be
+    /// called when the list has changed.
+    pub fn forget_indicators(&mut self) {
+        self.indicators.clear();
+    }
+
+    /// The hit that an event stands for. `interface` names an interface by
+    /// its index; `catalog` explains the indicator.
+    pub fn hit(
+        &mut self,
+        event: &HitEvent,
+        offset: WallOffset,
+        catalog: &Catalog,
+        interface: impl Fn(u32) -> Option<String>,
+    ) -> Hit {
+        let id = IndicatorId(event.indicator);
+        let indicator = self
+            .indicators
+            .entry(id)
+            .or_insert_with(|| Arc::new(explain(id, catalog)));
+        let name = self.interfaces.entry(event.ifindex).or_insert_with(|| {
+            interface(event.ifindex)
+                .unwrap_or_else(|| format!("interface {}", event.ifindex))
+                .into()
+        });
+        Hit {
+            time: offset.wall(event.boot_ns),
+            interface: Some(Arc::clone(name)),
+            indicator: Arc::clone(indicator),
+            ..bare_hit(event, Arc::clone(indicator))
+        }
+    }
+}
+
+/// The hit without what only an attached program knows: no interface, and the
+/// time is the epoch.
+pub fn bare_hit(event: &HitEvent, indicator: Arc<IndicatorSummary>) -> Hit {
+    let has = |flag: u8| event.flags & flag != 0;
+    let endpoint = |address: &AddressBytes, port: u16| Endpoint {
+        ip: address_of(address, has(hit_flags::IPV6)),
+        port: has(hit_flags::PORTS).then_some(port),
+    };
+    Hit {
+        time: jiff::Timestamp::UNIX_EPOCH,
+        interface: None,
+        direction: if has(hit_flags::OUTBOUND) {
+            Direction::Outbound
+        } else {
+            Direction::Inbound
+        },
+        protocol: Protocol(event.protocol),
+        subscriber: endpoint(&event.subscriber, event.subscriber_port),
+        remote: endpoint(&event.remote, event.remote_port),
+        indicator,
+        packets: event.packets,
+        sequence: event.sequence,
+        source_validated: has(hit_flags::SOURCE_VALIDATED),
+    }
+}
+
+/// An address of the ABI.
+pub fn address_of(bytes: &AddressBytes, ipv6: bool) -> IpAddr {
+    if ipv6 {
+        IpAddr::V6(Ipv6Addr::from(*bytes))
+    } else {
+        let [a, b, c, d, ..] = *bytes;
+        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+    }
+}
+
+fn explain(id: IndicatorId, catalog: &Catalog) -> IndicatorSummary {
+    match catalog.get(id) {
+        Some(indicator) => summary(indicator),
+        // The catalog was removed while its ids were in the kernel.
+        None => IndicatorSummary {
+            id,
+            value: "unknown".into(),
+            qualifier: Qualifier::default(),
+            feeds: vec![],
+            malware: None,
+            confidence: None,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event() -> HitEvent {
+        let mut event = HitEvent {
+            boot_ns: 5,
+            indicator: 12,
+            ifindex: 3,
+            packets: 1,
+            subscriber_port: 51413,
+            remote_port: 443,
+            protocol: 6,
+            flags: hit_flags::OUTBOUND | hit_flags::PORTS | hit_flags::SOURCE_VALIDATED,
+            ..HitEvent::default()
+        };
+        event.subscriber[..4].copy_from_slice(&[203, 0, 113, 7]);
+        event.remote[..4].copy_from_slice(&[198, 51, 100, 23]);
+        event
+    }
+
+    #[test]
+    fn an_event_becomes_the_line_of_the_contract() {
+        let hit = Names::default().hit(
+            &event(),
+            WallOffset::measure(),
+            &Catalog::default(),
+            |_| Some("eth0".into()),
+        );
+        let mut line = serde_json::to_value(&hit).unwrap();
+        line["time"] = "2026-11-22T01:02:03.000000004Z".into();
+        insta::assert_snapshot!(line, @r#"{"direction":"outbound","indicator":{"feeds":[],"id":12,"value":"unknown"},"interface":"eth0","packets":1,"protocol":"tcp","remote_ip":"198.51.100.23","remote_port":443,"sequence":0,"subscriber_ip":"203.0.113.7","subscriber_port":51413,"time":"2026-11-22T01:02:03.000000004Z","tunnel":null}"#);
+    }
+
+    #[test]
+    fn a_packet_without_ports_has_none() {
+        let mut without = event();
+        without.flags &= !hit_flags::PORTS;
+        without.flags &= !hit_flags::OUTBOUND;
+        without.protocol = 1;
+        let hit = Names::default().hit(
+            &without,
+            WallOffset::measure(),
+            &Catalog::default(),
+            |_| None,
+        );
+        assert_eq!(hit.subscriber.port, None);
+        assert_eq!(hit.remote.port, None);
+        assert_eq!(hit.direction, Direction::Inbound);
+        assert_eq!(hit.interface.as_deref(), Some("interface 3"));
+    }
+}
