@@ -173,7 +173,7 @@ fn entry(
 }
 
 /// A field that says something.
-fn said<'a>(record: &'a Record, column: Option<usize>) -> Option<&'a str> {
+fn said(record: &Record, column: Option<usize>) -> Option<&str> {
     let text = record.text(column?);
     (!text.is_empty() && !text.eq_ignore_ascii_case("none")).then_some(text)
 }

@@ -1,15 +1,13 @@
 //! What may not become an indicator, whatever a feed says.
-//!
-//! Documentation and benchmark ranges (192.0.2.0/24, 198.51.100.0/24,
-//! 203.0.113.0/24, 2001:db8::/32, 198.18.0.0/15) are *not* refused although
-//! nobody routes them: samples, demos and tests are made of them, and an entry
-//! that covers only addresses which nobody can have accuses nobody.
 
 use std::{fmt, net::IpAddr};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
-use super::{FeedEntry, LineProblem, ProblemKind};
+use super::{
+    FeedEntry, LineProblem, ProblemKind,
+    bogons::{Bogon, bogon, overlap},
+};
 use crate::indicator::value_text;
 
 /// Widest IPv4 prefix by default. The widest that is known from published
@@ -101,7 +99,7 @@ impl Guards {
             return Some(if value.prefix_len() == 0 {
                 Refusal::DefaultRoute
             } else {
-                bogon
+                Refusal::Bogon(bogon)
             });
         }
         let min_len = match value {
@@ -131,35 +129,17 @@ impl Guards {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 enum Refusal {
     DefaultRoute,
-    Bogon {
-        range: IpNet,
-        what: &'static str,
-        contains: bool,
-    },
-    NotGlobalUnicast,
-    TooWide {
-        min_len: u8,
-    },
+    Bogon(Bogon),
+    TooWide { min_len: u8 },
     Own(IpNet),
-    Confidence {
-        given: u8,
-        least: u8,
-    },
+    Confidence { given: u8, least: u8 },
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DefaultRoute => write!(f, "is a default route and would match everything"),
-            Self::Bogon {
-                range,
-                what,
-                contains,
-            } => {
-                let verb = if *contains { "contains" } else { "is in" };
-                write!(f, "{verb} {range}, {what}")
-            }
-            Self::NotGlobalUnicast => write!(f, "is outside 2000::/3, not global unicast"),
+            Self::Bogon(bogon) => bogon.fmt(f),
             Self::TooWide { min_len } => write!(
                 f,
                 "is wider than the /{min_len} that this configuration allows"
@@ -171,96 +151,6 @@ impl fmt::Display for Refusal {
             ),
         }
     }
-}
-
-/// RFC 1918.
-const PRIVATE_V4: [(Ipv4Net, &str); 3] = [
-    (v4([10, 0, 0, 0], 8), "private space (RFC 1918)"),
-    (v4([172, 16, 0, 0], 12), "private space (RFC 1918)"),
-    (v4([192, 168, 0, 0], 16), "private space (RFC 1918)"),
-];
-
-/// IANA IPv4 Special-Purpose Address Registry (RFC 6890), without what the
-/// module excepts.
-const BOGONS_V4: [(Ipv4Net, &str); 7] = [
-    (v4([0, 0, 0, 0], 8), "\"this network\" (RFC 791)"),
-    (
-        v4([100, 64, 0, 0], 10),
-        "shared space behind carrier NAT (RFC 6598)",
-    ),
-    (v4([127, 0, 0, 0], 8), "loopback (RFC 1122)"),
-    (v4([169, 254, 0, 0], 16), "link-local (RFC 3927)"),
-    (
-        v4([192, 0, 0, 0], 24),
-        "IETF protocol assignments (RFC 6890)",
-    ),
-    (v4([224, 0, 0, 0], 4), "multicast (RFC 5771)"),
-    (v4([240, 0, 0, 0], 4), "reserved (RFC 1112)"),
-];
-
-/// RFC 4193.
-const PRIVATE_V6: (Ipv6Net, &str) = (v6(0xfc00, 7), "unique local space (RFC 4193)");
-
-/// IANA IPv6 Special-Purpose Address Registry, the ranges people meet; all
-/// others outside of 2000::/3 (RFC 3587) are refused without a name.
-const BOGONS_V6: [(Ipv6Net, &str); 3] = [
-    (
-        v6(0, 8),
-        "reserved, with loopback and mapped IPv4 (RFC 4291); write IPv4 as IPv4",
-    ),
-    (v6(0xfe80, 10), "link-local (RFC 4291)"),
-    (v6(0xff00, 8), "multicast (RFC 4291)"),
-];
-
-/// RFC 3587.
-const GLOBAL_UNICAST: Ipv6Net = v6(0x2000, 3);
-
-const fn v4(octets: [u8; 4], len: u8) -> Ipv4Net {
-    let [a, b, c, d] = octets;
-    Ipv4Net::new_assert(std::net::Ipv4Addr::new(a, b, c, d), len)
-}
-
-const fn v6(first: u16, len: u8) -> Ipv6Net {
-    Ipv6Net::new_assert(std::net::Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0), len)
-}
-
-/// The bogon range that `value` lies in or contains.
-fn bogon(value: IpNet, allow_private: bool) -> Option<Refusal> {
-    let named = |range: IpNet, what| {
-        let contains = range.prefix_len() > value.prefix_len();
-        overlap(range, value).then_some(Refusal::Bogon {
-            range,
-            what,
-            contains,
-        })
-    };
-    match value {
-        IpNet::V4(_) => {
-            let private = if allow_private { &[][..] } else { &PRIVATE_V4 };
-            private
-                .iter()
-                .chain(&BOGONS_V4)
-                .find_map(|(range, what)| named((*range).into(), what))
-        }
-        IpNet::V6(net) => {
-            let (private, what) = PRIVATE_V6;
-            if private.contains(&net) && allow_private {
-                return None;
-            }
-            named(private.into(), what)
-                .or_else(|| {
-                    BOGONS_V6
-                        .iter()
-                        .find_map(|(range, what)| named((*range).into(), what))
-                })
-                .or_else(|| (!GLOBAL_UNICAST.contains(&net)).then_some(Refusal::NotGlobalUnicast))
-        }
-    }
-}
-
-/// Two prefixes overlap exactly when one contains the other.
-fn overlap(a: IpNet, b: IpNet) -> bool {
-    a.contains(&b) || b.contains(&a)
 }
 
 /// Own prefixes, disjoint and in order, so that a list of a million entries
@@ -322,6 +212,7 @@ pub fn shrunk(previous: usize, now: usize, min_share: f64) -> Option<Shrunk> {
 
 #[cfg(test)]
 mod tests {
+    use ipnet::{Ipv4Net, Ipv6Net};
     use proptest::prelude::*;
 
     use super::*;

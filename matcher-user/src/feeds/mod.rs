@@ -11,6 +11,7 @@
 //! addresses have the same look and another meaning: the operator, who names
 //! file and format, says that a list is a C&C list.
 
+mod bogons;
 mod feodo_csv;
 pub mod guards;
 mod lines;
