@@ -90,6 +90,9 @@ fn wireshark_accepts_every_kind_of_frame() {
     drop(writer);
     let tshark = |options: &[&str]| {
         let output = Command::new("tshark")
+            // Not the preferences of whoever runs the test.
+            .env("HOME", folder.path())
+            .env_remove("XDG_CONFIG_HOME")
             .args(["-n", "-r", path.to_str().unwrap()])
             .args([
                 "-o",
