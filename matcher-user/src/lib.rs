@@ -1,8 +1,10 @@
 //! The agent of matcher.
 
 pub mod capture;
+pub mod clock;
 pub mod config;
 pub mod consent;
+pub mod drain;
 pub mod feeds;
 pub mod hit;
 pub mod indicator;
