@@ -1,0 +1,123 @@
+//! One instance of matcher on a machine: its configuration, its directories
+//! and its pinned state, and what commands and agent do with them. The same
+//! code runs in a command without an agent and inside the agent.
+
+mod answer;
+mod attach;
+mod consent;
+mod error;
+mod load;
+mod run_dir;
+mod status;
+
+pub use answer::Answer;
+pub use consent::{AppliedConsent, ConsentAction, consent_lists};
+pub use error::InstanceError;
+pub use load::LoadedIndicators;
+pub use run_dir::{Lock, LockName, RunDir};
+pub use status::Status;
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    config::{Config, Paths},
+    kernel::{
+        object::Object,
+        pins::Pins,
+        program::Limits,
+        tables::Tables,
+    },
+};
+
+/// One instance.
+pub struct Instance {
+    /// Its configuration; commands that need none work without.
+    pub config: Option<Config>,
+    /// Its directories.
+    pub paths: Paths,
+}
+
+impl Instance {
+    /// The instance of a configuration file.
+    pub fn of_config(path: &Path) -> Result<Self, InstanceError> {
+        let config = Config::load(path)?;
+        Ok(Self {
+            paths: config.paths.clone(),
+            config: Some(config),
+        })
+    }
+
+    /// The instance at the default directories, with the configuration that
+    /// it was attached with, if it was.
+    pub fn at_defaults() -> Result<Self, InstanceError> {
+        let paths = Paths::default();
+        match RunDir::at(&paths.run_dir).record()?.config {
+            Some(path) => Self::of_config(&path),
+            None => Ok(Self {
+                config: None,
+                paths,
+            }),
+        }
+    }
+
+    /// Of the file if one is given, else at the default directories.
+    pub fn open(config: Option<&Path>) -> Result<Self, InstanceError> {
+        match config {
+            Some(path) => Self::of_config(path),
+            None => Self::at_defaults(),
+        }
+    }
+
+    /// The configuration, for what cannot be done without.
+    pub fn config(&self) -> Result<&Config, InstanceError> {
+        self.config.as_ref().ok_or(InstanceError::NoConfig)
+    }
+
+    /// Run-time files.
+    pub fn run_dir(&self) -> RunDir {
+        RunDir::at(&self.paths.run_dir)
+    }
+
+    /// The pinned state.
+    pub fn pins(&self) -> Pins {
+        Pins::at(&self.paths.pin_dir)
+    }
+
+    /// The pinned tables; an error when nothing is attached.
+    pub fn tables(&self) -> Result<Tables, InstanceError> {
+        Ok(self.pins().open()?)
+    }
+
+    /// The eBPF object that the configuration names, or the built-in one.
+    pub fn object(&self) -> Result<Object, InstanceError> {
+        let path = self
+            .config
+            .as_ref()
+            .and_then(|config| config.ebpf_object.as_deref());
+        Ok(Object::open(path)?)
+    }
+
+    /// Sizes of the tables.
+    pub fn limits(&self) -> Limits {
+        let tables = self
+            .config
+            .as_ref()
+            .map(|config| config.tables.clone())
+            .unwrap_or_default();
+        Limits {
+            max_indicators: tables.max_indicators,
+            max_consent_entries: tables.max_consent_entries,
+            ring_bytes: tables.ring_bytes,
+        }
+    }
+
+    /// Where the catalog of indicators is kept.
+    pub fn catalog_path(&self) -> PathBuf {
+        self.paths.state_dir.join("indicators.catalog")
+    }
+
+    /// Where hits are stored.
+    pub fn store_path(&self) -> PathBuf {
+        self.paths.state_dir.join("hits.db")
+    }
+}

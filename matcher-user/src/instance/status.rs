@@ -1,0 +1,231 @@
+//! What `matcher status` shows.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use matcher_common::abi::{Counter, CounterKind, Setting, role};
+use serde::Serialize;
+
+use super::{Instance, InstanceError};
+use crate::{
+    clock::boot_now_ns,
+    kernel::{attach, ring::Ring, tables::Tables},
+};
+
+/// The state of an instance.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Status {
+    /// Whether an agent runs.
+    pub agent: bool,
+    /// The emergency stop is on.
+    pub stopped: bool,
+    /// Seconds until the kernel stops matching unless consent is renewed; 0
+    /// when it has stopped.
+    pub consent_seconds_left: f64,
+    /// Generation of the C&C tables; 0 before the first load.
+    pub generation: u64,
+    /// Prefixes in the subscriber space.
+    pub subscriber_prefixes: usize,
+    /// Prefixes with a consent of their own.
+    pub consent_entries: usize,
+    /// Attached interfaces.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Packets seen.
+    pub packets: u64,
+    /// Share of the IP packets that were parsed to their end, 0 to 1.
+    pub coverage: f64,
+    /// Matches and what became of them.
+    pub hits: HitCounts,
+    /// Bytes waiting in the ring buffer, and bytes that fit.
+    pub ring: [u64; 2],
+    /// All counters by name.
+    pub counters: BTreeMap<&'static str, u64>,
+}
+
+/// One attached interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InterfaceStatus {
+    /// Name when it was attached.
+    pub name: String,
+    /// Index.
+    pub ifindex: u32,
+    /// `access`, `core` or `both`.
+    pub role: &'static str,
+    /// A subscriber's address cannot be forged there.
+    pub source_validated: bool,
+    /// `native` or `generic`.
+    pub mode: String,
+    /// It can be seen from this network namespace under its name.
+    pub visible: bool,
+}
+
+/// `matched = delivered + folded + lost` whenever the path is quiet.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HitCounts {
+    /// Packets that matched.
+    pub matched: u64,
+    /// Handed to the ring buffer.
+    pub delivered: u64,
+    /// Counted into an earlier event.
+    pub folded: u64,
+    /// The ring buffer was full.
+    pub lost: u64,
+}
+
+impl Instance {
+    /// Reads the state. `agent`: whether the asker knows that one runs.
+    pub fn status(&self, tables: &Tables, agent: bool) -> Result<Status, InstanceError> {
+        let counters = tables.counters()?;
+        let known = self.run_dir().record()?.interfaces;
+        let interfaces = tables
+            .interfaces()?
+            .into_iter()
+            .map(|(ifindex, settings)| {
+                let record = known.iter().find(|record| record.ifindex == ifindex);
+                let name = record.map_or_else(
+                    || format!("interface {ifindex}"),
+                    |record| record.name.clone(),
+                );
+                InterfaceStatus {
+                    visible: attach::name(ifindex).is_some_and(|now| now == name),
+                    name,
+                    ifindex,
+                    role: match settings.role {
+                        role::ACCESS => "access",
+                        role::CORE => "core",
+                        _ => "both",
+                    },
+                    source_validated: settings.source_validated != 0,
+                    mode: record.map_or_else(|| "unknown".into(), |record| record.mode.clone()),
+                }
+            })
+            .collect();
+        let unparsed: u64 = UNPARSED.iter().map(|counter| counters.get(*counter)).sum();
+        let ip = counters.packets().saturating_sub(
+            counters.get(Counter::NotIp)
+                + counters.get(Counter::Stopped)
+                + counters.get(Counter::ConsentExpired)
+                + counters.get(Counter::InterfaceUnknown),
+        );
+        let (used, size) = Ring::open(tables)?.fill();
+        let left = tables
+            .setting(Setting::ConsentDeadline)?
+            .saturating_sub(boot_now_ns());
+        Ok(Status {
+            agent,
+            stopped: tables.setting(Setting::Stopped)? != 0,
+            consent_seconds_left: left as f64 / 1e9,
+            generation: tables.setting(Setting::Generation)?,
+            subscriber_prefixes: tables.subscribers()?.len(),
+            consent_entries: tables.consent()?.entries.len(),
+            interfaces,
+            packets: counters.packets(),
+            coverage: if ip == 0 {
+                1.0
+            } else {
+                1.0 - unparsed as f64 / ip as f64
+            },
+            hits: HitCounts {
+                matched: counters.get(Counter::Matched),
+                delivered: counters.get(Counter::Delivered),
+                folded: counters.get(Counter::Folded),
+                lost: counters.get(Counter::Lost),
+            },
+            ring: [used, size],
+            counters: counters
+                .iter()
+                .map(|(counter, value)| (counter.name(), value))
+                .collect(),
+        })
+    }
+}
+
+/// Exits of IP packets, or of what may hold some, that were not read.
+const UNPARSED: &[Counter] = &[
+    Counter::TruncatedLink,
+    Counter::VlanDepth,
+    Counter::Pppoe,
+    Counter::Mpls,
+    Counter::TruncatedIp,
+    Counter::MalformedIp,
+    Counter::ExtensionHeaders,
+    Counter::Tunnel,
+];
+
+impl Status {
+    /// For a person.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = self.write(&mut text);
+        text
+    }
+
+    fn write(&self, text: &mut String) -> std::fmt::Result {
+        let matching = if self.stopped {
+            "STOPPED by `matcher stop-matching`; `matcher stop-matching --resume` ends it".into()
+        } else if self.consent_seconds_left <= 0.0 {
+            "OFF: consent is not confirmed; run the agent, or `matcher load -c FILE`".into()
+        } else {
+            format!(
+                "on; consent holds for {:.0} s more{}",
+                self.consent_seconds_left,
+                if self.agent {
+                    " and is renewed by the agent"
+                } else {
+                    ", no agent renews it"
+                }
+            )
+        };
+        writeln!(text, "matching     {matching}")?;
+        writeln!(
+            text,
+            "agent        {}",
+            if self.agent { "running" } else { "not running" }
+        )?;
+        writeln!(
+            text,
+            "tables       generation {}, {} subscriber prefixes, {} consent entries",
+            self.generation, self.subscriber_prefixes, self.consent_entries
+        )?;
+        for interface in &self.interfaces {
+            writeln!(
+                text,
+                "interface    {}: {} mode, role {}{}{}",
+                interface.name,
+                interface.mode,
+                interface.role,
+                if interface.source_validated {
+                    ", sources validated"
+                } else {
+                    ""
+                },
+                if interface.visible {
+                    ""
+                } else {
+                    " (gone, or in another network namespace)"
+                }
+            )?;
+        }
+        let hits = &self.hits;
+        writeln!(
+            text,
+            "hits         {} matched = {} delivered + {} folded + {} lost",
+            hits.matched, hits.delivered, hits.folded, hits.lost
+        )?;
+        let [used, size] = self.ring;
+        writeln!(text, "ring buffer  {used} of {size} bytes waiting")?;
+        writeln!(
+            text,
+            "packets      {}, {:.2} % of the IP packets parsed to their end",
+            self.packets,
+            self.coverage * 100.0
+        )?;
+        for counter in Counter::ALL {
+            let value = self.counters.get(counter.name()).copied().unwrap_or(0);
+            if value != 0 && counter.kind() != CounterKind::Fate {
+                writeln!(text, "  {:<19} {value}", counter.name())?;
+            }
+        }
+        Ok(())
+    }
+}
