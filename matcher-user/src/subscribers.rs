@@ -24,7 +24,7 @@ pub struct SubscriberSpace {
 
 /// A line of a file of prefixes that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}:{line}: {message}", path.display())]
+#[error("{}:{line}: error: {message}", path.display())]
 pub struct PrefixProblem {
     /// The file.
     pub path: PathBuf,

@@ -24,16 +24,24 @@ pub(super) struct At<T> {
 /// The document: diagnostics so far, and whether all of it could be read.
 pub(super) struct Document<'a> {
     pub(super) diagnostics: Diagnostics<'a>,
-    /// False after a syntax error: what looks missing or unknown may be a
-    /// consequence of it, so only wrong values are reported.
-    pub(super) intact: bool,
+    /// Where the first syntax error stands. From there on what looks unknown
+    /// may be a consequence of it, as may anything that looks missing, so only
+    /// wrong values are reported.
+    pub(super) broken_from: Option<usize>,
 }
 
 impl Document<'_> {
     /// A key, table or statement that has to be there.
     pub(super) fn missing(&mut self, at: usize, message: impl Into<String>) {
-        if self.intact {
+        if self.broken_from.is_none() {
             self.diagnostics.error(at, message);
+        }
+    }
+
+    /// The same, where the config can be used without it.
+    pub(super) fn missing_but_usable(&mut self, at: usize, message: impl Into<String>) {
+        if self.broken_from.is_none() {
+            self.diagnostics.warn(at, message);
         }
     }
 }
@@ -145,21 +153,20 @@ impl<'t> Section<'t> {
 
     /// Reports the keys that [`KEYS`] does not have.
     pub(super) fn finish(self, document: &mut Document<'_>) {
-        let Some(table) = self.table.filter(|_| document.intact) else {
-            return;
-        };
+        let Some(table) = self.table else { return };
         let known: Vec<&str> = KEYS
             .iter()
             .filter_map(|key| key.strip_prefix(self.name))
             .filter_map(|rest| rest.split('.').next())
             .collect();
         for key in table.keys() {
-            let name = key.get_ref().as_ref();
-            if known.contains(&name) {
+            let (name, offset) = (key.get_ref().as_ref(), key.span().start);
+            let doubtful = document.broken_from.is_some_and(|broken| offset >= broken);
+            if known.contains(&name) || doubtful {
                 continue;
             }
             let message = format!("unknown key {name}{}", self.hint(name, &known));
-            document.diagnostics.error(key.span().start, message);
+            document.diagnostics.error(offset, message);
         }
     }
 
@@ -259,17 +266,16 @@ impl<'t> Section<'t> {
     pub(super) fn share(&self, document: &mut Document<'_>, key: &str) -> Option<At<f64>> {
         self.value(document, key, |value| {
             let form = "a share from 0.0 to 1.0";
-            let number: f64 = match value {
-                DeValue::Float(float) => float.as_str().parse().ok(),
-                DeValue::Integer(integer) => whole(integer).map(|number| number as f64),
+            let (number, given): (Option<f64>, _) = match value {
+                DeValue::Float(float) => (float.as_str().parse().ok(), float.as_str()),
+                DeValue::Integer(integer) => {
+                    (whole(integer).map(|number| number as f64), integer.as_str())
+                }
                 other => return Err(wrong_type(key, form, other)),
-            }
-            .unwrap_or(f64::NAN);
-            if (0.0..=1.0).contains(&number) {
-                Ok(number)
-            } else {
-                Err(format!("{key} must be {form}"))
-            }
+            };
+            number
+                .filter(|number| (0.0..=1.0).contains(number))
+                .ok_or_else(|| format!("{key} must be {form}, not {given}"))
         })
     }
 

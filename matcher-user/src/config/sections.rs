@@ -30,7 +30,10 @@ pub(super) fn read(
     let (table, syntax) = DeTable::parse_recoverable(text);
     let mut document = Document {
         diagnostics: Diagnostics::new(path, text),
-        intact: syntax.is_empty(),
+        broken_from: syntax
+            .iter()
+            .map(|error| error.span().map_or(0, |span| span.start))
+            .min(),
     };
     let mut broken_lines = Vec::new();
     for error in &syntax {
@@ -179,8 +182,8 @@ impl<E: Fn(&Path) -> bool> Walk<'_, E> {
             prefixes: section.prefixes(document, "prefixes"),
             files: self.files(document, &section, "files"),
         };
-        if !section.has("prefixes") && !section.has("files") && document.intact {
-            document.diagnostics.warn(
+        if section.is_empty_list("prefixes") && section.is_empty_list("files") {
+            document.missing_but_usable(
                 section.offset,
                 "no subscriber prefix: every packet counts as transit and nothing is matched \
                  (set subscribers.prefixes or subscribers.files)",
@@ -268,10 +271,8 @@ impl<E: Fn(&Path) -> bool> Walk<'_, E> {
         let mut feeds = Vec::new();
         let mut names = Names::default();
         let sections = top.tables(document, "feed.");
-        if !top.has("feed") && document.intact {
-            document
-                .diagnostics
-                .warn(0, "no [[feed]]: there is nothing to match against");
+        if !top.has("feed") {
+            document.missing_but_usable(0, "no [[feed]]: there is nothing to match against");
         }
         for section in sections {
             let name = section.string(document, "name");
@@ -350,10 +351,8 @@ fn interfaces(document: &mut Document<'_>, top: &Section<'_>) -> Vec<Interface> 
     let mut interfaces = Vec::new();
     let mut names = Names::default();
     let sections = top.tables(document, "interface.");
-    if !top.has("interface") && document.intact {
-        document
-            .diagnostics
-            .warn(0, "no [[interface]]: the program is attached to nothing");
+    if !top.has("interface") {
+        document.missing_but_usable(0, "no [[interface]]: the program is attached to nothing");
     }
     for section in sections {
         let name = section.string(document, "name").filter(|name| {

@@ -1,1 +1,303 @@
+use std::{collections::BTreeSet, fmt::Write as _, str::FromStr};
 
+use proptest::prelude::*;
+
+use super::*;
+
+const EXAMPLE: &str = include_str!("../../../matcher.example.toml");
+
+/// The least that can be said.
+const LEAST: &str = r#"
+[consent]
+model = "opt-out"
+notice_since = "2026-11-01T00:00:00+09:00"
+no_list = true
+"#;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(Path::new("/etc/matcher/matcher.toml"), text, |_| true)
+}
+
+fn problems(text: &str) -> String {
+    match parse(text) {
+        Ok(config) => lines(&config.warnings),
+        Err(error) => error.to_string(),
+    }
+    .replace("/etc/matcher/", "")
+}
+
+fn lines(diagnostics: &[Diagnostic]) -> String {
+    let mut text = String::new();
+    for diagnostic in diagnostics {
+        writeln!(text, "{diagnostic}").unwrap();
+    }
+    text
+}
+
+/// The example with its commented-out keys in force.
+fn example_with_every_key() -> String {
+    EXAMPLE
+        .lines()
+        .map(|line| {
+            let key = line
+                .strip_prefix('#')
+                .filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()));
+            format!("{}\n", key.unwrap_or(line))
+        })
+        .collect()
+}
+
+#[test]
+fn the_example_has_no_problem_and_the_documented_defaults_are_the_real_ones() {
+    let example = parse(EXAMPLE).unwrap();
+    assert_eq!(lines(&example.warnings), "");
+    let least = parse(LEAST).unwrap();
+    assert_eq!(example.paths, least.paths);
+    assert_eq!(example.paths, Paths::default());
+    assert_eq!(example.guards, least.guards);
+    assert_eq!(example.tables, least.tables);
+    assert_eq!(example.candidates, least.candidates);
+    assert_eq!(example.retention, least.retention);
+    assert_eq!(example.consent.deadline, least.consent.deadline);
+    assert_eq!(example.ebpf_object, None);
+    assert_eq!(example.control, ControlConfig::default());
+    assert_eq!(
+        example.interfaces[1],
+        InterfaceArgument::from_str("eth1:core")
+            .unwrap()
+            .interface(AttachMode::Auto)
+    );
+}
+
+#[test]
+fn the_example_has_every_known_key_and_no_other() {
+    let text = example_with_every_key();
+    let table: toml::Table = text.parse().unwrap();
+    let mut found = BTreeSet::new();
+    for (name, value) in &table {
+        let tables: Vec<&toml::Table> = match value {
+            toml::Value::Table(table) => vec![table],
+            toml::Value::Array(array) => array.iter().filter_map(|item| item.as_table()).collect(),
+            _ => {
+                found.insert(name.clone());
+                continue;
+            }
+        };
+        found.extend(
+            tables
+                .iter()
+                .flat_map(|t| t.keys())
+                .map(|key| format!("{name}.{key}")),
+        );
+    }
+    let known: BTreeSet<String> = KEYS.iter().map(|key| (*key).to_owned()).collect();
+    assert_eq!(known, found);
+    assert_eq!(known.len(), KEYS.len(), "a key is listed twice");
+    parse(&text).unwrap();
+}
+
+#[test]
+fn every_known_key_is_read() {
+    for key in KEYS {
+        let text = match key.split_once('.') {
+            Some((table @ ("interface" | "feed"), key)) => {
+                format!("[[{table}]]\n{key} = {{ x = 1 }}\n")
+            }
+            Some((table, key)) => format!("[{table}]\n{key} = {{ x = 1 }}\n"),
+            None => format!("{key} = {{ x = 1 }}\n"),
+        };
+        let name = key.rsplit('.').next().unwrap();
+        let error = parse(&text).unwrap_err();
+        let expected = format!("{name} must be ");
+        assert!(
+            error
+                .problems
+                .iter()
+                .any(|problem| problem.message.starts_with(&expected)),
+            "{key}: {error}"
+        );
+    }
+}
+
+#[test]
+fn every_mistake_is_reported_with_its_place() {
+    let text = r#"edge = 7
+edgge = "x"
+deadline = "5m"
+
+[paths]
+state_dir = ""
+
+[[interface]]
+name = "eth0"
+rol = "core"
+role = "edge"
+
+[[interface]]
+name = "eth0"
+role = "core"
+mode = "fast"
+
+[subscribers]
+prefixes = ["203.0.113.0/24", "203.0.113.7/24", "10.0.0.0/33", 5, "203.0.113.0/24"]
+
+[consent]
+model = "opt-out"
+notice_since = 2026-11-01
+no_list = true
+lists = ["opt-out.list"]
+deadline = "30s"
+
+[[feed]]
+name = "feodo"
+format = "feodo-json"
+path = "feodo.csv"
+
+[guards]
+min_prefix_len_v4 = 33
+min_remaining_share = 1.5
+
+[tables]
+ring_bytes = 100000
+max_indicator = 5
+
+[retention]
+hits = "0d"
+
+[controll]
+group = "x"
+"#;
+    insta::assert_snapshot!(problems(text));
+}
+
+#[test]
+fn what_is_missing_is_asked_for() {
+    insta::assert_snapshot!(problems(
+        "[[interface]]\nmode = \"auto\"\n[[feed]]\n[consent]\nmodel = \"opt-out\"\n"
+    ));
+}
+
+#[test]
+fn an_empty_file_asks_who_consents() {
+    insta::assert_snapshot!(problems(""));
+}
+
+#[test]
+fn every_syntax_error_is_reported_and_what_follows_from_it_is_not() {
+    insta::assert_snapshot!(problems(
+        "edgge = 1\nedge = \n[consent\nmodel = \"opt-out\"\ndeadline = 'x'\nlists = [\"a\"\n\n[tables]\nring_bytes = 3\nring_bytes = 4\n"
+    ));
+}
+
+#[test]
+fn doubtful_settings_are_warned_of() {
+    let text = r#"
+[[interface]]
+name = "a"
+role = "both"
+[[interface]]
+name = "b"
+role = "both"
+source_validated = true
+[[interface]]
+name = "c"
+role = "core"
+source_validated = true
+[[interface]]
+name = "d"
+role = "access"
+source_validated = false
+[consent]
+model = "opt-in"
+notice_since = 2026-11-01T00:00:00+09:00
+lists = ["opt-in.list", "opt-in.list"]
+"#;
+    insta::assert_snapshot!(problems(text));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("matcher.toml");
+    fs::write(&path, format!("ebpf_object = \"x.o\"\n{LEAST}")).unwrap();
+    let config = Config::load(&path).unwrap();
+    assert_eq!(config.ebpf_object, Some(folder.path().join("x.o")));
+    let warning = config
+        .warnings
+        .iter()
+        .find(|warning| warning.line == 1 && warning.column > 1);
+    let warning = warning.unwrap();
+    assert_eq!((warning.line, warning.column), (1, 15));
+    assert!(
+        warning.message.starts_with("there is no file "),
+        "{warning}"
+    );
+    fs::write(folder.path().join("x.o"), "").unwrap();
+    let config = Config::load(&path).unwrap();
+    assert!(
+        config
+            .warnings
+            .iter()
+            .all(|warning| !warning.message.contains("x.o"))
+    );
+}
+
+#[test]
+fn a_config_that_cannot_be_read_names_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("matcher.toml");
+    let error = Config::load(&path).unwrap_err().to_string();
+    assert!(
+        error.contains("matcher.toml: error: cannot read it: "),
+        "{error}"
+    );
+    fs::write(&path, b"edge = \"a\"\n# \x83\n").unwrap();
+    let error = Config::load(&path).unwrap_err().to_string();
+    assert!(
+        error.ends_with("matcher.toml:2:3: error: the file is not UTF-8 from here on"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_edge_is_named_after_the_host_unless_set() {
+    assert!(!parse(LEAST).unwrap().edge.is_empty());
+    assert_eq!(parse(&format!("edge = \"e\"\n{LEAST}")).unwrap().edge, "e");
+}
+
+#[test]
+fn times_and_relative_paths_are_read() {
+    let config = parse(
+        "[consent]\nmodel = \"opt-out\"\nnotice_since = 2026-12-01T00:00:00+09:00\nlists = [\"a\", \"/b\"]\n",
+    )
+    .unwrap();
+    assert_eq!(
+        config.consent.notice_since,
+        Some("2026-11-30T15:00:00Z".parse().unwrap())
+    );
+    assert_eq!(
+        config.consent.lists,
+        [PathBuf::from("/etc/matcher/a"), PathBuf::from("/b")]
+    );
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused_with_a_place(text in "(\\[\\[?(consent|feed|paths)\\]\\]?|[a-z_]{1,9} = (\"[a-z]*\"|\\[|1)|[\\[\\]{}='\".#]|\n|\\PC)*") {
+        if let Err(error) = parse(&text) {
+            prop_assert!(error.problems.iter().all(|problem| problem.line > 0 && problem.column > 0));
+        }
+    }
+
+    #[test]
+    fn a_damaged_example_is_read_or_refused(at in 0usize..6000, damage in "\\PC{0,3}", cut in 0usize..20) {
+        let mut text: Vec<char> = EXAMPLE.chars().collect();
+        let start = at.min(text.len());
+        let end = (start + cut).min(text.len());
+        text.splice(start..end, damage.chars());
+        let text: String = text.into_iter().collect();
+        if let Err(error) = parse(&text) {
+            prop_assert!(error.problems.iter().any(|problem| problem.severity == Severity::Error));
+        }
+    }
+}

@@ -13,7 +13,7 @@
 //! comment wherever it stands. Where a line leaves doubt, the subscriber wins
 //! ([`ListKind`] says how); a line is never dropped without a word.
 
-use std::{fmt, ops::RangeInclusive, path::Path, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -81,11 +81,6 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// The ports of the range.
-    pub fn ports(self) -> RangeInclusive<u16> {
-        self.first..=self.last
-    }
-
     fn read(text: &str) -> Option<Self> {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let (first, last) = (first.parse().ok()?, last.parse().ok()?);
@@ -159,11 +154,6 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Whether both say the same, wherever they stand.
-    pub fn says_the_same(&self, other: &Self) -> bool {
-        self.meaning() == other.meaning()
-    }
-
     /// What the line says, without where it stands.
     pub(crate) fn meaning(&self) -> (&Subject, PurposeSet, Option<Timestamp>, Option<&PortLimit>) {
         (

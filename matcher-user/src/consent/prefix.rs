@@ -76,14 +76,6 @@ fn unmapped(net: IpNet) -> IpNet {
     }
 }
 
-/// The address itself, IPv4-mapped IPv6 given as IPv4.
-pub fn unmapped_address(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(ip, IpAddr::V4),
-        IpAddr::V4(_) => ip,
-    }
-}
-
 /// First address of the prefix as a number.
 pub(crate) fn first(net: &IpNet) -> u128 {
     match net {

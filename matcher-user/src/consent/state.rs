@@ -95,9 +95,9 @@ pub fn apply(previous: Option<&List>, read: Result<ParsedList, Unreadable>) -> O
     };
     if held_back > 0 {
         let message = if refusals {
-            format!("{held_back} opt-outs that it no longer has stay in force until it is clean")
+            format!("opt-outs gone from it stay in force until it has no errors: {held_back}")
         } else {
-            format!("{held_back} new consents wait until it is clean")
+            format!("new consents in it wait until it has no errors: {held_back}")
         };
         parsed.problems.push(ListProblem {
             source: Arc::clone(&parsed.source),
@@ -127,7 +127,7 @@ fn keep(
     let matching_allowed = previous.is_some() || unreadable.kind == ListKind::OptIn;
     let outcome = match (previous, unreadable.kind) {
         (Some(list), _) => format!(
-            "its last good reading stays in force ({} lines)",
+            "its last good reading stays in force (lines: {})",
             list.entries.len()
         ),
         (None, ListKind::OptIn) => "it grants nothing".to_owned(),
