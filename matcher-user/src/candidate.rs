@@ -129,8 +129,8 @@ impl Candidate {
     fn rule_in_words(&self) -> String {
         let packets = counted(self.finding.contacts.count, "packet");
         let own = format!(
-            "the subscriber sent {packets} to listed addresses, from where its own address cannot \
-             be forged, in flows that it began"
+            "the subscriber sent {packets} to listed addresses, over an interface where its address \
+             cannot be forged, in flows that it began"
         );
         match self.finding.rule {
             Rule::Answered => format!("{own}; each remote end answered within an hour"),
@@ -156,7 +156,11 @@ impl Serialize for Candidate {
                 ports: &finding.ports,
                 more_ports: finding.more_ports,
             },
-            indicators: finding.indicators.iter().map(|summary| IndicatorPart::of(summary)).collect(),
+            indicators: finding
+                .indicators
+                .iter()
+                .map(|summary| IndicatorPart::of(summary))
+                .collect(),
             more_indicators: finding.more_indicators,
             first_seen: time_text(finding.first_seen),
             last_seen: time_text(finding.last_seen),
@@ -242,7 +246,12 @@ impl fmt::Display for Candidate {
             Kind::Infected => "infected",
             Kind::Vulnerable => "vulnerable",
         })?;
-        let families = distinct(finding.indicators.iter().filter_map(|summary| summary.malware.as_deref()));
+        let families = distinct(
+            finding
+                .indicators
+                .iter()
+                .filter_map(|summary| summary.malware.as_deref()),
+        );
         if !families.is_empty() {
             write!(f, " ({})", families.join(", "))?;
         }
@@ -252,7 +261,12 @@ impl fmt::Display for Candidate {
             counted(finding.contacts.count, "contact"),
             counted(finding.contacts.distinct_hours, "distinct hour"),
         )?;
-        let named: Vec<String> = finding.remotes.iter().take(NAMED).map(remote_text).collect();
+        let named: Vec<String> = finding
+            .remotes
+            .iter()
+            .take(NAMED)
+            .map(remote_text)
+            .collect();
         f.write_str(&named.join(", "))?;
         let others = finding.remotes.len().saturating_sub(NAMED);
         match (others, finding.more_remotes) {
@@ -267,7 +281,11 @@ impl fmt::Display for Candidate {
                 .iter()
                 .flat_map(|summary| summary.feeds.iter().map(String::as_str)),
         );
-        let way = if finding.contacts.two_way { "two-way" } else { "one-way" };
+        let way = if finding.contacts.two_way {
+            "two-way"
+        } else {
+            "one-way"
+        };
         write!(f, " [{}], {way}, ground {}", feeds.join(", "), self.ground)
     }
 }
@@ -348,7 +366,7 @@ mod tests {
 
     #[test]
     fn the_json_line_is_the_contract() {
-        insta::assert_json_snapshot!(candidate(), @"");
+        insta::assert_json_snapshot!("candidate", candidate());
     }
 
     #[test]
@@ -361,17 +379,27 @@ mod tests {
         candidate.finding.ports = Vec::new();
         candidate.finding.more_remotes = true;
         candidate.finding.contacts.count = 1;
+        candidate.finding.record_count = 1;
+        candidate.finding.contacts.distinct_hours = 1;
         candidate.finding.contacts.two_way = false;
         candidate.finding.rule = Rule::OwnPackets;
         candidate.finding.remotes[0].port = None;
         candidate.finding.remotes[0].protocol = Protocol(1);
-        insta::assert_json_snapshot!(candidate, @"");
-        insta::assert_snapshot!(candidate, @"");
+        insta::assert_json_snapshot!("candidate_with_little_known", candidate);
+        assert_eq!(
+            candidate.to_string(),
+            "203.0.113.7 likely infected: 1 contact in 1 distinct hour with 198.51.100.23/icmp and \
+             others [feodo], one-way, ground consent"
+        );
     }
 
     #[test]
     fn people_get_one_sentence() {
-        insta::assert_snapshot!(candidate(), @"");
+        assert_eq!(
+            candidate().to_string(),
+            "203.0.113.7 likely infected (Pikabot): 14 contacts in 2 distinct hours with \
+             198.51.100.23:443/tcp [feodo], two-way, ground consent"
+        );
         let mut many = candidate();
         many.finding.address = "2001:db8::7".parse().unwrap();
         many.finding.remotes = (1..=5)
@@ -381,6 +409,11 @@ mod tests {
                 protocol: Protocol::TCP,
             })
             .collect();
-        insta::assert_snapshot!(many, @"");
+        assert_eq!(
+            many.to_string(),
+            "2001:db8::7 likely infected (Pikabot): 14 contacts in 2 distinct hours with \
+             [2001:db8:c2::1]:8443/tcp, [2001:db8:c2::2]:8443/tcp, [2001:db8:c2::3]:8443/tcp and \
+             2 more [feodo], two-way, ground consent"
+        );
     }
 }

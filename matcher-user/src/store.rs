@@ -41,6 +41,10 @@ use crate::{
 /// How long a call waits for another process to let go of the file.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Directions as rows hold them.
+const OUTBOUND: u8 = 0;
+const INBOUND: u8 = 1;
+
 /// Names one ring buffer for as long as it exists: boot id and map id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RingIdentity(pub String);
@@ -76,8 +80,7 @@ pub struct Store {
     path: StorePath,
     db: Connection,
     edge: i64,
-    /// Row of each indicator that was stored through this connection.
-    indicators: HashMap<Arc<IndicatorSummary>, i64>,
+    indicators: KnownIndicators,
 }
 
 impl Store {
@@ -113,13 +116,15 @@ impl Store {
         db.execute("INSERT OR IGNORE INTO edges (name) VALUES (?1)", [edge])
             .map_err(failed)?;
         let edge = db
-            .query_row("SELECT id FROM edges WHERE name = ?1", [edge], |row| row.get(0))
+            .query_row("SELECT id FROM edges WHERE name = ?1", [edge], |row| {
+                row.get(0)
+            })
             .map_err(failed)?;
         let mut store = Self {
             path,
             db,
             edge,
-            indicators: HashMap::new(),
+            indicators: KnownIndicators::default(),
         };
         match store.finish_erasure() {
             // Somebody reads the file: the next deletion finishes it.
@@ -157,18 +162,24 @@ impl Store {
                 hits: hits.len(),
             }));
         }
-        let appended = append(&transaction, &self.path, self.edge, &mut self.indicators, hits)
-            .and_then(|range| {
-                transaction
-                    .execute(
-                        "INSERT INTO rings (ring, drained_to) VALUES (?1, ?2)
+        let appended = append(
+            &transaction,
+            &self.path,
+            self.edge,
+            &mut self.indicators,
+            hits,
+        )
+        .and_then(|range| {
+            transaction
+                .execute(
+                    "INSERT INTO rings (ring, drained_to) VALUES (?1, ?2)
                          ON CONFLICT (ring) DO UPDATE SET drained_to = excluded.drained_to",
-                        params![ring.0, position.cast_signed()],
-                    )
-                    .map_err(failed)?;
-                transaction.commit().map_err(failed)?;
-                Ok(range)
-            });
+                    params![ring.0, position.cast_signed()],
+                )
+                .map_err(failed)?;
+            transaction.commit().map_err(failed)?;
+            Ok(range)
+        });
         if appended.is_err() {
             // The rows of new indicators went with the transaction.
             self.indicators.clear();
@@ -219,22 +230,15 @@ impl Store {
 
     fn hit(&self, row: &Row<'_>, shared: &mut Shared) -> Result<(Cursor, Hit), StoreError> {
         let failed = self.path.failed("read");
-        let cursor: i64 = row.get("cursor").map_err(failed)?;
+        let cursor: i64 = row.get(0).map_err(failed)?;
         let damaged = |field| self.path.fails(Failure::Row { cursor, field });
-        let ip = |field| -> Result<IpAddr, StoreError> {
-            row.get_ref(field)
+        let ip = |column, field| -> Result<IpAddr, StoreError> {
+            row.get_ref(column)
                 .ok()
                 .and_then(|value| address::from_blob(value.as_blob().ok()?))
                 .ok_or_else(|| damaged(field))
         };
-        let port = |field| row.get::<_, Option<u16>>(field).map_err(|_| damaged(field));
-        let number = |field| row.get::<_, i64>(field).map_err(|_| damaged(field));
-
-        let interface = match row.get::<_, Option<String>>("interface") {
-            Ok(name) => name.map(|name| shared.interface(&name)),
-            Err(_) => return Err(damaged("interface")),
-        };
-        let indicator_row = number("indicator")?;
+        let indicator_row: i64 = row.get(12).map_err(|_| damaged("indicator"))?;
         let indicator = match shared.indicators.get(&indicator_row) {
             Some(known) => Arc::clone(known),
             None => {
@@ -246,34 +250,39 @@ impl Store {
                 let summary: IndicatorSummary =
                     serde_json::from_str(&text).map_err(|_| damaged("indicator"))?;
                 let summary = Arc::new(summary);
-                shared.indicators.insert(indicator_row, Arc::clone(&summary));
+                shared
+                    .indicators
+                    .insert(indicator_row, Arc::clone(&summary));
                 summary
             }
         };
+        let time: i64 = row.get(1).map_err(|_| damaged("time"))?;
+        let interface = match row.get_ref(2).map(|value| value.as_str_or_null()) {
+            Ok(Ok(name)) => name.map(|name| shared.interface(name)),
+            _ => return Err(damaged("interface")),
+        };
+        let sequence: i64 = row.get(10).map_err(|_| damaged("sequence"))?;
         let hit = Hit {
-            time: Timestamp::from_nanosecond(number("time")?.into())
-                .map_err(|_| damaged("time"))?,
+            time: Timestamp::from_nanosecond(time.into()).map_err(|_| damaged("time"))?,
             interface,
-            direction: match number("direction")? {
-                0 => Direction::Outbound,
-                1 => Direction::Inbound,
+            direction: match row.get(3) {
+                Ok(OUTBOUND) => Direction::Outbound,
+                Ok(INBOUND) => Direction::Inbound,
                 _ => return Err(damaged("direction")),
             },
-            protocol: Protocol(
-                u8::try_from(number("protocol")?).map_err(|_| damaged("protocol"))?,
-            ),
+            protocol: Protocol(row.get(4).map_err(|_| damaged("protocol"))?),
             subscriber: Endpoint {
-                ip: ip("subscriber_ip")?,
-                port: port("subscriber_port")?,
+                ip: ip(5, "subscriber_ip")?,
+                port: row.get(6).map_err(|_| damaged("subscriber_port"))?,
             },
             remote: Endpoint {
-                ip: ip("remote_ip")?,
-                port: port("remote_port")?,
+                ip: ip(7, "remote_ip")?,
+                port: row.get(8).map_err(|_| damaged("remote_port"))?,
             },
             indicator,
-            packets: u32::try_from(number("packets")?).map_err(|_| damaged("packets"))?,
-            sequence: number("sequence")?.cast_unsigned(),
-            source_validated: number("source_validated")? != 0,
+            packets: row.get(9).map_err(|_| damaged("packets"))?,
+            sequence: sequence.cast_unsigned(),
+            source_validated: row.get(11).map_err(|_| damaged("source_validated"))?,
         };
         Ok((Cursor(cursor.cast_unsigned()), hit))
     }
@@ -298,9 +307,11 @@ impl Store {
         let blob = address::to_blob(address);
         let failed = self.path.failed("write");
         let select = |db: &Connection| {
-            db.query_row("SELECT id FROM candidates WHERE address = ?1", [&blob], |row| {
-                row.get(0)
-            })
+            db.query_row(
+                "SELECT id FROM candidates WHERE address = ?1",
+                [&blob],
+                |row| row.get(0),
+            )
             .optional()
             .map_err(failed)
         };
@@ -324,9 +335,11 @@ impl Store {
     pub fn published(&self, id: CandidateId) -> Result<Option<u64>, StoreError> {
         let recorded: Option<Option<i64>> = self
             .db
-            .query_row("SELECT published FROM candidates WHERE id = ?1", [id.0], |row| {
-                row.get(0)
-            })
+            .query_row(
+                "SELECT published FROM candidates WHERE id = ?1",
+                [id.0],
+                |row| row.get(0),
+            )
             .optional()
             .map_err(self.path.failed("read"))?;
         Ok(recorded.flatten().map(i64::cast_unsigned))
@@ -349,6 +362,33 @@ impl Store {
             return Err(self.path.fails(Failure::NoSuchCandidate(id)));
         }
         Ok(())
+    }
+}
+
+/// Rows of indicators that were stored through this connection, by the
+/// place of the summary in memory: hits share it.
+#[derive(Debug, Default)]
+struct KnownIndicators(HashMap<*const IndicatorSummary, (Arc<IndicatorSummary>, i64)>);
+
+impl KnownIndicators {
+    /// Each feed reload brings new summaries; the old ones are let go.
+    const LIMIT: usize = 65_536;
+
+    fn row(&self, summary: &Arc<IndicatorSummary>) -> Option<i64> {
+        self.0.get(&Arc::as_ptr(summary)).map(|(_, row)| *row)
+    }
+
+    /// Holding on to the summary keeps its place from being used again.
+    fn remember(&mut self, summary: &Arc<IndicatorSummary>, row: i64) {
+        if self.0.len() >= Self::LIMIT {
+            self.clear();
+        }
+        self.0
+            .insert(Arc::as_ptr(summary), (Arc::clone(summary), row));
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
     }
 }
 
@@ -393,7 +433,7 @@ fn append(
     transaction: &Transaction<'_>,
     path: &StorePath,
     edge: i64,
-    indicators: &mut HashMap<Arc<IndicatorSummary>, i64>,
+    indicators: &mut KnownIndicators,
     hits: &[Hit],
 ) -> Result<CommitRange, StoreError> {
     let failed = path.failed("write");
@@ -408,11 +448,11 @@ fn append(
         .map_err(failed)?;
     let mut count = 0_u64;
     for hit in hits {
-        let indicator = match indicators.get(&hit.indicator) {
-            Some(row) => *row,
+        let indicator = match indicators.row(&hit.indicator) {
+            Some(row) => row,
             None => {
                 let row = indicator_row(transaction, path, &hit.indicator)?;
-                indicators.insert(Arc::clone(&hit.indicator), row);
+                indicators.remember(&hit.indicator, row);
                 row
             }
         };
@@ -424,8 +464,8 @@ fn append(
                 edge,
                 hit.interface.as_deref(),
                 match hit.direction {
-                    Direction::Outbound => 0,
-                    Direction::Inbound => 1,
+                    Direction::Outbound => OUTBOUND,
+                    Direction::Inbound => INBOUND,
                 },
                 hit.protocol.0,
                 address::to_blob(hit.subscriber.ip),
@@ -448,8 +488,8 @@ fn indicator_row(
     path: &StorePath,
     summary: &IndicatorSummary,
 ) -> Result<i64, StoreError> {
-    let text = serde_json::to_string(summary)
-        .map_err(|error| path.fails(Failure::Indicator(error)))?;
+    let text =
+        serde_json::to_string(summary).map_err(|error| path.fails(Failure::Indicator(error)))?;
     let insert = || {
         transaction
             .prepare_cached("INSERT OR IGNORE INTO indicators (summary) VALUES (?1)")?
@@ -464,7 +504,10 @@ fn indicator_row(
 /// The log and index files beside the database get its mode from SQLite.
 fn make_private(path: &Path, name: &StorePath) -> Result<(), StoreError> {
     let failed = |doing| move |source| name.fails(Failure::File { doing, source });
-    if let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+    if let Some(directory) = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)

@@ -161,10 +161,11 @@ impl Flow {
     /// Forgets all times before `keep_from`; who spoke first stays known.
     pub(super) fn expire(&mut self, keep_from: Timestamp) {
         self.hours.retain(|hour, _| *hour >= hour_of(keep_from));
-        for first in [&mut self.first_out, &mut self.first_in] {
-            if let Some(mark) = first {
-                mark.time = mark.time.max(keep_from);
-            }
+        for first in [&mut self.first_out, &mut self.first_in]
+            .into_iter()
+            .flatten()
+        {
+            first.time = first.time.max(keep_from);
         }
         for last in [&mut self.last_out, &mut self.last_in] {
             *last = last.filter(|mark| mark.time >= keep_from);

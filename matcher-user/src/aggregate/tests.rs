@@ -1,9 +1,13 @@
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::{hit::Endpoint, indicator::IndicatorId};
+use crate::{
+    hit::{Endpoint, IndicatorSummary},
+    indicator::{IndicatorId, Qualifier},
+    protocol::Protocol,
+};
 
 const BASE: i64 = 1_795_305_600; // 2026-11-22T00:00:00Z
 const DAY: Duration = Duration::from_secs(86_400);
@@ -201,7 +205,11 @@ fn fewer_contacts_than_asked_for_are_no_finding() {
     let mut hits = vec![outbound(0, 1), inbound(40, 1), outbound(80, 1)];
     assert_eq!(observed(three, &hits).findings(), []);
     hits.push(inbound(120, 1));
-    assert_eq!(observed(three, &hits).findings(), [], "only own packets count");
+    assert_eq!(
+        observed(three, &hits).findings(),
+        [],
+        "only own packets count"
+    );
     hits.push(outbound(160, 1));
     assert_eq!(observed(three, &hits).findings().len(), 1);
 }
@@ -310,12 +318,12 @@ fn forgetting_a_prefix_also_forgets_contacts_in_which_it_is_the_other_end() {
     let mut answer = inbound(140, 50_009);
     answer.remote.ip = to_neighbour.remote.ip;
     let others = [outbound(0, 50_000), inbound(40, 50_000)];
-    let mut aggregator = observed(
-        policy(),
-        &[&others[..], &[to_neighbour, answer]].concat(),
-    );
+    let mut aggregator = observed(policy(), &[&others[..], &[to_neighbour, answer]].concat());
     assert_eq!(aggregator.forget(&["203.0.113.99/32".parse().unwrap()]), 1);
-    assert_eq!(aggregator.findings(), observed(policy(), &others).findings());
+    assert_eq!(
+        aggregator.findings(),
+        observed(policy(), &others).findings()
+    );
     assert_eq!(aggregator.forget(&["203.0.113.0/28".parse().unwrap()]), 1);
     assert_eq!(aggregator.findings(), []);
     assert_eq!(aggregator.take_changed(), []);
@@ -335,7 +343,11 @@ fn any_hit(span: i64) -> impl Strategy<Value = Hit> {
         1..4_u32,
     )
         .prop_map(|(host, remote, port, out, validated, time, packets)| {
-            let direction = if out { Direction::Outbound } else { Direction::Inbound };
+            let direction = if out {
+                Direction::Outbound
+            } else {
+                Direction::Inbound
+            };
             let mut hit = hit(direction, time, 0);
             hit.subscriber = Endpoint {
                 ip: Ipv4Addr::new(203, 0, 113, host).into(),

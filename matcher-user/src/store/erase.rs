@@ -25,8 +25,8 @@ impl Store {
     /// [`Failure::NotGoneYet`] when another process reads the store: the rows
     /// are deleted, their bytes wait for the next call.
     pub fn purge_before(&mut self, time: Timestamp) -> Result<u64, StoreError> {
-        // Before 1678 there is nothing.
-        let time = nanoseconds(time).unwrap_or(i64::MIN);
+        let before_rows = time < Timestamp::UNIX_EPOCH;
+        let time = nanoseconds(time).unwrap_or(if before_rows { i64::MIN } else { i64::MAX });
         self.erase(|transaction| transaction.execute("DELETE FROM hits WHERE time < ?1", [time]))
     }
 
@@ -118,9 +118,11 @@ impl Store {
         let failed = self.path.failed("remove deleted records from");
         let unfinished: bool = self
             .db
-            .query_row("SELECT EXISTS (SELECT 1 FROM unfinished_erasure)", [], |row| {
-                row.get(0)
-            })
+            .query_row(
+                "SELECT EXISTS (SELECT 1 FROM unfinished_erasure)",
+                [],
+                |row| row.get(0),
+            )
             .map_err(failed)?;
         if !unfinished {
             return Ok(());

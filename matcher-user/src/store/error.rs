@@ -137,17 +137,17 @@ impl fmt::Display for StorePath {
 
 fn advice(error: &rusqlite::Error) -> &'static str {
     match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => "free some space; nothing of this step was stored",
+        Some(ErrorCode::DiskFull) => "free some space; the store is as it was before this step",
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             "another process holds it: does a second agent run?"
         }
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-            "the file is damaged: move it away to start an empty store"
+            "move it away to start an empty store"
         }
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
             "check owner and mode of the file and its directory, and that the file system is \
              writable"
         }
-        _ => "nothing of this step was stored",
+        _ => "the store is as it was before this step",
     }
 }

@@ -60,6 +60,8 @@ pub(super) const VERSION: usize = MIGRATIONS.len();
 /// Sets the connection up and brings the schema to [`VERSION`].
 pub(super) fn prepare(db: &mut Connection, path: &StorePath) -> Result<(), StoreError> {
     let sqlite = |doing| path.failed(doing);
+    // Looked at before anything is changed: it may belong to somebody else.
+    version(db, path)?;
     db.execute_batch(
         "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = NORMAL;
@@ -72,23 +74,7 @@ pub(super) fn prepare(db: &mut Connection, path: &StorePath) -> Result<(), Store
     let transaction = db
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(sqlite("lock"))?;
-    let number = |pragma| transaction.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
-    let application = number("application_id").map_err(sqlite("read"))?;
-    let found = number("user_version").map_err(sqlite("read"))?;
-    let tables: i64 = transaction
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(sqlite("read"))?;
-    let blank = application == 0 && found == 0 && tables == 0;
-    if application != APPLICATION_ID && !blank {
-        return Err(path.fails(Failure::NotOurs));
-    }
-    let from = usize::try_from(found).map_err(|_| path.fails(Failure::NotOurs))?;
-    if from > VERSION {
-        return Err(path.fails(Failure::Newer {
-            found: from,
-            known: VERSION,
-        }));
-    }
+    let from = version(&transaction, path)?;
     for (version, migration) in (1_i32..).zip(MIGRATIONS).skip(from) {
         transaction
             .execute_batch(migration)
@@ -97,4 +83,27 @@ pub(super) fn prepare(db: &mut Connection, path: &StorePath) -> Result<(), Store
             .map_err(sqlite("migrate"))?;
     }
     transaction.commit().map_err(sqlite("migrate"))
+}
+
+/// The schema version of a file of ours; 0 for an empty file.
+fn version(db: &Connection, path: &StorePath) -> Result<usize, StoreError> {
+    let failed = path.failed("open");
+    let number = |pragma| db.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
+    let application = number("application_id").map_err(failed)?;
+    let found = number("user_version").map_err(failed)?;
+    let tables: i64 = db
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(failed)?;
+    let blank = application == 0 && found == 0 && tables == 0;
+    if application != APPLICATION_ID && !blank {
+        return Err(path.fails(Failure::NotOurs));
+    }
+    let found = usize::try_from(found).map_err(|_| path.fails(Failure::NotOurs))?;
+    if found > VERSION {
+        return Err(path.fails(Failure::Newer {
+            found,
+            known: VERSION,
+        }));
+    }
+    Ok(found)
 }
