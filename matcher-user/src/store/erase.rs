@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use rusqlite::{Transaction, TransactionBehavior};
 
-use super::{Failure, Store, StoreError, address, nanoseconds};
+use super::{Failure, Store, StoreError, address, rows::nanoseconds};
 use crate::aggregate::Prefixes;
 
 impl Store {

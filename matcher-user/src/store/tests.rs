@@ -1,15 +1,22 @@
 use std::{
     io::Read,
+    net::IpAddr,
     path::PathBuf,
     process::{Command, Stdio},
+    sync::Arc,
     time::Instant,
 };
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
-use crate::indicator::{IndicatorId, Qualifier};
+use crate::{
+    hit::{Direction, Endpoint, IndicatorSummary},
+    indicator::{IndicatorId, Qualifier},
+    protocol::Protocol,
+};
 
 fn ring() -> RingIdentity {
     RingIdentity("5b1e-17".to_owned())
@@ -477,4 +484,11 @@ fn a_hundred_thousand_hits_are_stored_within_seconds() {
     let start = Instant::now();
     store.purge_before(hit(500, "::").time).unwrap();
     println!("half purged in {:?}", start.elapsed());
+}
+
+#[test]
+fn the_store_can_move_to_a_thread_of_its_own() {
+    let store = Store::in_memory("tokyo-1").unwrap();
+    let cursor = std::thread::spawn(move || store.last_cursor().unwrap());
+    assert_eq!(cursor.join().unwrap(), Cursor(0));
 }
