@@ -1,0 +1,76 @@
+//! Which candidate an address has, and what of it was printed.
+
+use std::net::IpAddr;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Failure, Store, StoreError, address};
+use crate::candidate::CandidateId;
+
+impl Store {
+    /// The id of the candidate for a subscriber address: the same on every
+    /// call until its last hit is deleted, and never given to another.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn candidate_id(&mut self, address: IpAddr) -> Result<CandidateId, StoreError> {
+        let blob = address::to_blob(address);
+        let failed = self.path.failed("write");
+        let select = |db: &Connection| {
+            db.query_row(
+                "SELECT id FROM candidates WHERE address = ?1",
+                [&blob],
+                |row| row.get(0),
+            )
+            .optional()
+            .map_err(failed)
+        };
+        if let Some(id) = select(&self.db)? {
+            return Ok(CandidateId(id));
+        }
+        self.db
+            .query_row(
+                "INSERT INTO candidates (address) VALUES (?1) RETURNING id",
+                [&blob],
+                |row| row.get(0),
+            )
+            .map(CandidateId)
+            .map_err(failed)
+    }
+
+    /// The highest revision of a candidate that was printed.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn published(&self, id: CandidateId) -> Result<Option<u64>, StoreError> {
+        let recorded: Option<Option<i64>> = self
+            .db
+            .query_row(
+                "SELECT published FROM candidates WHERE id = ?1",
+                [id.0],
+                |row| row.get(0),
+            )
+            .optional()
+            .map_err(self.path.failed("read"))?;
+        Ok(recorded.flatten().map(i64::cast_unsigned))
+    }
+
+    /// Records that a revision was printed. To be called after printing: a
+    /// kill in between prints the same id and revision again.
+    ///
+    /// # Errors
+    /// [`Failure::NoSuchCandidate`] when it was erased since.
+    pub fn mark_published(&mut self, id: CandidateId, revision: u64) -> Result<(), StoreError> {
+        let changed = self
+            .db
+            .execute(
+                "UPDATE candidates SET published = max(ifnull(published, 0), ?2) WHERE id = ?1",
+                params![id.0, revision.cast_signed()],
+            )
+            .map_err(self.path.failed("write"))?;
+        if changed == 0 {
+            return Err(self.path.fails(Failure::NoSuchCandidate(id)));
+        }
+        Ok(())
+    }
+}
