@@ -17,8 +17,9 @@ pub type AddressBytes = [u8; 16];
 
 /// A matching packet, as the kernel writes it into the ring buffer: addresses,
 /// ports, protocol, time, and nothing else of the traffic (R3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct HitEvent {
     /// Counts the matched packets of one CPU since the maps were made; a gap is
@@ -63,8 +64,7 @@ pub mod hit_flags {
 }
 
 /// One way an indicator matches: what an LPM look-up leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Rule {
     /// Unix time in nanoseconds from which the rule holds; 0: always did.
@@ -92,8 +92,7 @@ pub mod rule_flags {
 
 /// Value of a C&C prefix: the rules of it and of every prefix that covers it,
 /// most specific first, as a run in the rule table (design decision 5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct RuleSpan {
     /// Index of the first rule.
@@ -122,8 +121,7 @@ pub mod purposes {
 
 /// What the agent says of an interface: value of the interface table, keyed
 /// by interface index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct InterfaceSettings {
     /// One of [`role`].
@@ -263,8 +261,9 @@ counters! {
 }
 
 /// What the parser in the kernel saw of one packet, for `matcher parse`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct ParseReport {
     /// Source of the IP layer.

@@ -27,6 +27,11 @@ impl WallOffset {
         self.0 as u64
     }
 
+    /// From the kernel's settings.
+    pub fn from_setting(setting: u64) -> Self {
+        Self(i128::from(setting.cast_signed()))
+    }
+
     /// Wall-clock time of a boot time in nanoseconds. Times that jiff cannot
     /// hold become the nearest it can.
     pub fn wall(self, boot_ns: u64) -> Timestamp {
@@ -75,10 +80,7 @@ mod tests {
         assert_eq!(right.distance(late), 3_600 * 1_000_000_000);
         // Order and distance of events never change.
         let later = right.wall(event + 5);
-        assert_eq!(
-            later.as_nanosecond() - right.wall(event).as_nanosecond(),
-            5
-        );
+        assert_eq!(later.as_nanosecond() - right.wall(event).as_nanosecond(), 5);
     }
 
     #[test]

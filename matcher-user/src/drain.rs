@@ -132,12 +132,10 @@ mod tests {
 
     #[test]
     fn an_event_becomes_the_line_of_the_contract() {
-        let hit = Names::default().hit(
-            &event(),
-            WallOffset::measure(),
-            &Catalog::default(),
-            |_| Some("eth0".into()),
-        );
+        let hit =
+            Names::default().hit(&event(), WallOffset::measure(), &Catalog::default(), |_| {
+                Some("eth0".into())
+            });
         let mut line = serde_json::to_value(&hit).unwrap();
         line["time"] = "2026-11-22T01:02:03.000000004Z".into();
         insta::assert_snapshot!(line, @r#"{"direction":"outbound","indicator":{"feeds":[],"id":12,"value":"unknown"},"interface":"eth0","packets":1,"protocol":"tcp","remote_ip":"198.51.100.23","remote_port":443,"sequence":0,"subscriber_ip":"203.0.113.7","subscriber_port":51413,"time":"2026-11-22T01:02:03.000000004Z","tunnel":null}"#);
@@ -149,12 +147,10 @@ mod tests {
         without.flags &= !hit_flags::PORTS;
         without.flags &= !hit_flags::OUTBOUND;
         without.protocol = 1;
-        let hit = Names::default().hit(
-            &without,
-            WallOffset::measure(),
-            &Catalog::default(),
-            |_| None,
-        );
+        let hit =
+            Names::default().hit(&without, WallOffset::measure(), &Catalog::default(), |_| {
+                None
+            });
         assert_eq!(hit.subscriber.port, None);
         assert_eq!(hit.remote.port, None);
         assert_eq!(hit.direction, Direction::Inbound);

@@ -114,6 +114,58 @@ impl Serialize for Hit {
     }
 }
 
+/// One line for a person, from the JSON line of the contract.
+pub fn line_text(line: &serde_json::Value) -> String {
+    let text = |key: &str| {
+        line.get(key)
+            .and_then(|value| value.as_str())
+            .unwrap_or("-")
+    };
+    let endpoint = |side: &str| {
+        let ip = text(&format!("{side}_ip"));
+        match line
+            .get(format!("{side}_port"))
+            .and_then(|port| port.as_u64())
+        {
+            Some(port) if ip.contains(':') => format!("[{ip}]:{port}"),
+            Some(port) => format!("{ip}:{port}"),
+            None => ip.to_owned(),
+        }
+    };
+    let arrow = if text("direction") == "outbound" {
+        "->"
+    } else {
+        "<-"
+    };
+    let protocol = match line.get("protocol") {
+        Some(serde_json::Value::String(name)) => name.clone(),
+        Some(number) => number.to_string(),
+        None => "-".into(),
+    };
+    let indicator = line.get("indicator").unwrap_or(&serde_json::Value::Null);
+    let of_indicator = |key: &str| indicator.get(key).and_then(|value| value.as_str());
+    let feeds = indicator
+        .get("feeds")
+        .and_then(|feeds| feeds.as_array())
+        .map(|feeds| {
+            feeds
+                .iter()
+                .filter_map(|feed| feed.as_str())
+                .collect::<Vec<_>>()
+                .join(",")
+        })
+        .unwrap_or_default();
+    let malware = of_indicator("malware").map_or_else(String::new, |name| format!(" {name}"));
+    format!(
+        "{} {} {protocol} {} {arrow} {}  [{feeds}: {}{malware}]",
+        text("time"),
+        text("interface"),
+        endpoint("subscriber"),
+        endpoint("remote"),
+        of_indicator("value").unwrap_or("-"),
+    )
+}
+
 /// RFC 3339 with nanoseconds, always nine digits, always UTC.
 pub fn time_text(time: Timestamp) -> String {
     format!("{time:.9}")

@@ -17,12 +17,14 @@
 //! `main` wires them. Everything that decides is pure code with the clock
 //! passed in.
 
+pub mod agent;
 pub mod aggregate;
 pub mod candidate;
 pub mod capture;
 pub mod clock;
 pub mod config;
 pub mod consent;
+pub mod control;
 pub mod drain;
 pub mod feeds;
 pub mod hit;

@@ -11,7 +11,13 @@ use std::{
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use crate::consent::{ConsentModel, ConsentSources};
+use crate::{
+    consent::{ConsentModel, ConsentSources},
+    feeds::{
+        FeedSource,
+        guards::{DEFAULT_MIN_PREFIX_LEN_V4, DEFAULT_MIN_PREFIX_LEN_V6},
+    },
+};
 
 mod diagnostic;
 mod interface;
@@ -62,9 +68,6 @@ pub const KEYS: &[&str] = &[
     "control.group",
 ];
 
-/// The feed formats that can be read, by their names in the contract.
-pub const FEED_FORMATS: &[&str] = &["plain", "feodo-csv", "spamhaus-drop"];
-
 /// A config without errors. Relative paths in the file are relative to its
 /// folder; here they are joined to it.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,7 +87,7 @@ pub struct Config {
     /// Who consents.
     pub consent: ConsentConfig,
     /// The feeds of C&C addresses.
-    pub feeds: Vec<FeedConfig>,
+    pub feeds: Vec<FeedSource>,
     /// What no feed may load.
     pub guards: GuardConfig,
     /// Sizes of the kernel's tables.
@@ -167,17 +170,6 @@ impl ConsentConfig {
     }
 }
 
-/// One feed of C&C addresses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FeedConfig {
-    /// The name in hits and messages; used once.
-    pub name: String,
-    /// One of [`FEED_FORMATS`].
-    pub format: String,
-    /// The file.
-    pub path: PathBuf,
-}
-
 /// What no feed may load, entry by entry and as a whole.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GuardConfig {
@@ -195,8 +187,8 @@ pub struct GuardConfig {
 impl Default for GuardConfig {
     fn default() -> Self {
         Self {
-            min_prefix_len_v4: 8,
-            min_prefix_len_v6: 16,
+            min_prefix_len_v4: DEFAULT_MIN_PREFIX_LEN_V4,
+            min_prefix_len_v6: DEFAULT_MIN_PREFIX_LEN_V6,
             own_prefixes: Vec::new(),
             min_remaining_share: 0.5,
         }

@@ -9,13 +9,14 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    CandidateConfig, Config, ConfigError, ConsentConfig, ControlConfig, FEED_FORMATS, FeedConfig,
-    GuardConfig, Paths, RetentionConfig, Severity, SubscriberConfig, TableConfig,
+    CandidateConfig, Config, ConfigError, ConsentConfig, ControlConfig, GuardConfig, Paths,
+    RetentionConfig, Severity, SubscriberConfig, TableConfig,
     diagnostic::{Diagnostics, position},
-    interface::{AttachMode, Interface, Role, UnknownName, check_interface_name},
+    interface::{AttachMode, Interface, Role, check_interface_name},
     reader::{At, Document, Section},
 };
 use crate::consent::ConsentModel;
+use crate::feeds::{FeedSource, Format};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -267,7 +268,7 @@ impl<E: Fn(&Path) -> bool> Walk<'_, E> {
         })
     }
 
-    fn feeds(&self, document: &mut Document<'_>, top: &Section<'_>) -> Vec<FeedConfig> {
+    fn feeds(&self, document: &mut Document<'_>, top: &Section<'_>) -> Vec<FeedSource> {
         let mut feeds = Vec::new();
         let mut names = Names::default();
         let sections = top.tables(document, "feed.");
@@ -279,27 +280,22 @@ impl<E: Fn(&Path) -> bool> Walk<'_, E> {
             if let Some(name) = &name {
                 names.claim(document, "feed", name);
             }
-            let format = section.string(document, "format").filter(|format| {
-                let known = FEED_FORMATS.contains(&format.value.as_str());
-                if !known {
-                    let error = UnknownName::new(
-                        "feed format",
-                        &format.value,
-                        FEED_FORMATS.iter().copied(),
-                    );
+            let format = section.string(document, "format").and_then(|format| {
+                let parsed: Result<Format, _> = format.value.parse();
+                if let Err(error) = &parsed {
                     document
                         .diagnostics
                         .error(format.offset, format!("format: {error}"));
                 }
-                known
+                parsed.ok()
             });
             let path = self.file(document, &section, "path");
             require(document, &section, "feed", &["name", "format", "path"]);
             section.finish(document);
             if let (Some(name), Some(format), Some(path)) = (name, format, path) {
-                feeds.push(FeedConfig {
+                feeds.push(FeedSource {
                     name: name.value,
-                    format: format.value,
+                    format,
                     path: path.value,
                 });
             }

@@ -4,8 +4,11 @@ use std::{iter::Peekable, slice, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{NoIdsLeft, by_id, find_id, identity};
-use crate::indicator::{Indicator, IndicatorId};
+use super::{IndicatorSet, NoIdsLeft, by_id, find_id, identity};
+use crate::{
+    feeds::FeedEntry,
+    indicator::{Indicator, IndicatorId},
+};
 
 /// Every indicator that has an id: those listed, and those that were, so that
 /// a hit in flight can still be explained. Ids are never given twice, even
@@ -52,6 +55,39 @@ impl Catalog {
     /// Knows no indicator.
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
+    }
+
+    /// The entries of one feed as they were listed last, so that they can stay
+    /// in force when its file cannot be used. What several feeds say of an
+    /// indicator is merged in them.
+    pub fn listed_by(&self, feed: &str) -> Vec<FeedEntry> {
+        self.listed()
+            .filter(|indicator| indicator.feeds.iter().any(|name| name == feed))
+            .map(|indicator| FeedEntry {
+                value: indicator.value,
+                qualifier: indicator.qualifier,
+                malware: indicator.malware.clone(),
+                confidence: indicator.confidence,
+                first_seen: indicator.first_seen,
+                last_seen: indicator.last_seen,
+                valid_from: indicator.valid_from,
+                valid_until: indicator.valid_until,
+                line: 0,
+            })
+            .collect()
+    }
+
+    /// The list that was put in force last.
+    pub fn current(&self) -> IndicatorSet {
+        IndicatorSet::new(self.listed().map(Arc::clone).collect())
+    }
+
+    /// In order of identity.
+    fn listed(&self) -> impl Iterator<Item = &Arc<Indicator>> {
+        self.known
+            .iter()
+            .filter(|known| known.left.is_none())
+            .map(|known| &known.indicator)
     }
 
     /// Forgets what has not been listed since `cutoff`, so that the catalog

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     clock::WallOffset,
-    config::{AttachMode, Interface, Role},
+    config::{AttachMode, Interface, InterfaceArgument, Role},
     kernel::{
         attach::{self, Mode, Wanted},
         tables::Tables,
@@ -41,9 +41,9 @@ impl Instance {
         let _changing = self.run_dir().lock(LockName::Changes)?;
         let pins = self.pins();
         let fresh = !pins.exist();
-        let attached = self.prepare_tables(answer).and_then(|mut tables| {
-            self.attach_each(&mut tables, interfaces, answer)
-        });
+        let attached = self
+            .prepare_tables(answer)
+            .and_then(|mut tables| self.attach_each(&mut tables, interfaces, answer));
         match attached {
             Ok(attached) => self.run_dir().remember(&Record {
                 config: Some(
@@ -171,7 +171,7 @@ impl Instance {
     }
 
     /// Puts the subscriber space of the configuration into the kernel.
-    pub(super) fn load_subscribers(&self, tables: &mut Tables) -> Result<(), InstanceError> {
+    pub fn load_subscribers(&self, tables: &mut Tables) -> Result<(), InstanceError> {
         let config = &self.config()?.subscribers;
         let space = SubscriberSpace::load(config.prefixes.iter().copied(), &config.files)?;
         tables.set_subscribers(space.prefixes())?;
@@ -192,11 +192,56 @@ impl Instance {
             let name = names
                 .iter()
                 .find(|known| known.ifindex == ifindex)
-                .map_or_else(|| format!("interface {ifindex}"), |known| known.name.clone());
+                .map_or_else(
+                    || format!("interface {ifindex}"),
+                    |known| known.name.clone(),
+                );
             pins.detach(ifindex)?;
             answer.say(format!("{name}: detached"));
         }
         pins.remove_all()?;
         run_dir.forget()
     }
+}
+
+/// The interfaces to attach to: those named, else those configured. A name
+/// that is configured keeps its role and mode unless others are given.
+pub fn chosen_interfaces(
+    configured: &[Interface],
+    named: &[String],
+    mode: Option<&str>,
+) -> Result<Vec<Interface>, InstanceError> {
+    let usage = |text: String| InstanceError::Usage(text);
+    let mode: Option<AttachMode> = mode
+        .map(|mode| {
+            mode.parse()
+                .map_err(|error| usage(format!("--mode: {error}")))
+        })
+        .transpose()?;
+    let mut chosen: Vec<Interface> = if named.is_empty() {
+        configured.to_vec()
+    } else {
+        named
+            .iter()
+            .map(|text| {
+                let argument: InterfaceArgument = text
+                    .parse()
+                    .map_err(|error| usage(format!("--iface {text}: {error}")))?;
+                let known = configured
+                    .iter()
+                    .find(|interface| interface.name == argument.name)
+                    .filter(|interface| argument.role.is_none_or(|role| role == interface.role));
+                Ok(match known {
+                    Some(known) => known.clone(),
+                    None => argument.interface(AttachMode::Auto),
+                })
+            })
+            .collect::<Result<_, InstanceError>>()?
+    };
+    if let Some(mode) = mode {
+        for interface in &mut chosen {
+            interface.mode = mode;
+        }
+    }
+    Ok(chosen)
 }

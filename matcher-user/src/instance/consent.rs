@@ -114,7 +114,6 @@ impl Instance {
         tables.change_consent(&plan)?;
         let deadline_ns = self.deadline(&table)?;
         tables.set(Setting::ConsentDeadline, deadline_ns)?;
-        self.erase_refused(&table)?;
         Ok(AppliedConsent { table, deadline_ns })
     }
 
@@ -133,21 +132,27 @@ impl Instance {
         })
     }
 
-    /// Erases what is stored of subscribers who refuse detection (R2).
-    fn erase_refused(&self, table: &ConsentTable) -> Result<(), InstanceError> {
+    /// Erases what is stored of subscribers who refuse detection (R2). For
+    /// commands; an agent has the store open and erases itself.
+    pub fn erase_refused(
+        &self,
+        table: &ConsentTable,
+        answer: &mut Answer,
+    ) -> Result<(), InstanceError> {
         let path = self.store_path();
         if !path.exists() {
             return Ok(());
         }
         let mut store = Store::open(&path, &self.edge())?;
-        let refused: Vec<IpNet> = store
-            .subscribers()?
-            .into_iter()
-            .filter(|address| !table.allows(*address, Purpose::Detect))
-            .map(IpNet::from)
-            .collect();
-        if !refused.is_empty() {
-            store.erase_subscribers(&refused)?;
+        let refused = refusing(&store, table)?;
+        if refused.is_empty() {
+            return Ok(());
+        }
+        match store.erase_subscribers(&refused) {
+            Ok(hits) => answer.say(format!("{hits} stored hits erased")),
+            // Deleted, but a reader keeps the old pages for now.
+            Err(error) if error.is_deferred() => answer.warn(error.to_string()),
+            Err(error) => return Err(error.into()),
         }
         Ok(())
     }
@@ -175,8 +180,13 @@ impl Instance {
             }
             ConsentAction::OptOut { subject, purposes } => {
                 let (subject, purposes) = asked(subject, purposes)?;
-                let changed =
-                    managed::opt_out(self.model()?, &self.paths.state_dir, &subject, purposes, now())?;
+                let changed = managed::opt_out(
+                    self.model()?,
+                    &self.paths.state_dir,
+                    &subject,
+                    purposes,
+                    now(),
+                )?;
                 answer.say(format!(
                     "{subject}: {} for {purposes}",
                     if changed {
@@ -188,8 +198,13 @@ impl Instance {
             }
             ConsentAction::OptIn { subject, purposes } => {
                 let (subject, purposes) = asked(subject, purposes)?;
-                let changed =
-                    managed::opt_in(self.model()?, &self.paths.state_dir, &subject, purposes, now())?;
+                let changed = managed::opt_in(
+                    self.model()?,
+                    &self.paths.state_dir,
+                    &subject,
+                    purposes,
+                    now(),
+                )?;
                 answer.say(format!(
                     "{subject}: {}",
                     if changed {
@@ -210,8 +225,11 @@ impl Instance {
             Some(self.apply_consent(&mut tables, lists, answer)?)
         } else {
             report(&lists.reload(), answer);
-            let table = lists.compile(now());
-            self.erase_refused(&table)?;
+            lists.remember().map_err(|source| InstanceError::File {
+                action: "write to",
+                path: self.paths.state_dir.clone(),
+                source,
+            })?;
             answer.say("recorded; nothing is attached, so no traffic is looked at");
             None
         };
@@ -231,7 +249,11 @@ impl Instance {
         Ok(self.config()?.consent.model)
     }
 
-    fn import_consent(&self, path: &std::path::Path, answer: &mut Answer) -> Result<(), InstanceError> {
+    fn import_consent(
+        &self,
+        path: &std::path::Path,
+        answer: &mut Answer,
+    ) -> Result<(), InstanceError> {
         let bytes = fs::read(path).map_err(|source| InstanceError::File {
             action: "read",
             path: path.to_path_buf(),
@@ -301,6 +323,16 @@ impl Instance {
         }
         Ok(())
     }
+}
+
+/// The subscribers in the store who refuse detection.
+pub fn refusing(store: &Store, table: &ConsentTable) -> Result<Vec<IpNet>, InstanceError> {
+    Ok(store
+        .subscribers()?
+        .into_iter()
+        .filter(|address| !table.allows(*address, Purpose::Detect))
+        .map(IpNet::from)
+        .collect())
 }
 
 fn now() -> Timestamp {

@@ -4,9 +4,10 @@ use std::{io, path::PathBuf};
 
 use crate::{
     config::ConfigError,
-    consent::managed::ManagedError,
+    consent::ManagedError,
     indicators::{CatalogError, NoIdsLeft},
     kernel::KernelError,
+    sinks::SinkError,
     store::StoreError,
     subscribers::SubscriberError,
     tables::indicators::TooManyRules,
@@ -50,6 +51,9 @@ pub enum InstanceError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Records cannot be put out.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
     /// A file or directory.
     #[error("cannot {action} {}: {source}", path.display())]
     File {

@@ -5,10 +5,7 @@ use matcher_common::abi::Setting;
 
 use super::{Answer, Instance, InstanceError, LockName};
 use crate::{
-    feeds::{
-        DEFAULT_MAX_BAD_SHARE, FeedEntry, FeedSource, Guards, LoadedFeed,
-        guards::{self},
-    },
+    feeds::{DEFAULT_MAX_BAD_SHARE, FeedEntry, FeedSource, Guards, LoadedFeed, shrunk},
     indicators::{Catalog, IndicatorSet},
     kernel::tables::Tables,
     tables::indicators,
@@ -28,25 +25,6 @@ pub struct LoadedIndicators {
 }
 
 impl Instance {
-    /// The feeds that the configuration names.
-    pub fn configured_feeds(&self) -> Result<Vec<FeedSource>, InstanceError> {
-        self.config()?
-            .feeds
-            .iter()
-            .map(|feed| {
-                let format = feed
-                    .format
-                    .parse()
-                    .map_err(|error| InstanceError::Usage(format!("{error}")))?;
-                Ok(FeedSource {
-                    name: feed.name.clone(),
-                    format,
-                    path: feed.path.clone(),
-                })
-            })
-            .collect()
-    }
-
     /// What no feed may load. The subscriber space that the kernel holds and
     /// the operator's own prefixes can never be C&C addresses.
     pub fn guards(&self, tables: &Tables) -> Result<Guards, InstanceError> {
@@ -69,14 +47,14 @@ impl Instance {
 
     /// Makes exactly these feeds the list in force. A feed that cannot be
     /// used, or that lost too much, keeps its last good entries, and the
-    /// answer says so; only when no feed can be used at all nothing changes.
+    /// answer says so; when there is nothing to put in force nothing changes.
     pub fn load(
         &self,
         tables: &mut Tables,
         sources: &[FeedSource],
         answer: &mut Answer,
     ) -> Result<LoadedIndicators, InstanceError> {
-        let _changing = self.run_dir().lock(LockName::Changes)?;
+        let _loading = self.run_dir().lock(LockName::Load)?;
         let guards = self.guards(tables)?;
         let before = self.catalog()?;
         let min_share = self.config.as_ref().map_or_else(
@@ -106,7 +84,8 @@ impl Instance {
             };
             feeds.push((&source.name, entries));
         }
-        if usable == 0 && !sources.is_empty() {
+        let nothing = feeds.iter().all(|(_, entries)| entries.is_empty());
+        if usable == 0 && nothing && !sources.is_empty() {
             return Err(InstanceError::NoFeed);
         }
         let parts: Vec<(&str, &[FeedEntry])> = feeds
@@ -188,7 +167,7 @@ fn read_feed(
         answer.problem(format!("error: {error}"));
         return None;
     }
-    if let Some(shrunk) = guards::shrunk(last_good, feed.entries.len(), min_share) {
+    if let Some(shrunk) = shrunk(last_good, feed.entries.len(), min_share) {
         answer.problem(format!("error: {}: {shrunk}", source.path.display()));
         return None;
     }
@@ -202,4 +181,15 @@ fn read_feed(
         source.path.display()
     ));
     Some(feed.entries)
+}
+
+/// Feeds as given on a command line.
+pub fn parse_sources(feeds: &[String]) -> Result<Vec<FeedSource>, InstanceError> {
+    feeds
+        .iter()
+        .map(|feed| {
+            feed.parse()
+                .map_err(|error| InstanceError::Usage(format!("--feed {feed}: {error}")))
+        })
+        .collect()
 }

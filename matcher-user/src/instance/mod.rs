@@ -11,9 +11,10 @@ mod run_dir;
 mod status;
 
 pub use answer::Answer;
-pub use consent::{AppliedConsent, ConsentAction, consent_lists};
+pub use attach::chosen_interfaces;
+pub use consent::{AppliedConsent, ConsentAction, consent_lists, refusing};
 pub use error::InstanceError;
-pub use load::LoadedIndicators;
+pub use load::{LoadedIndicators, parse_sources};
 pub use run_dir::{Lock, LockName, RunDir};
 pub use status::Status;
 
@@ -21,15 +22,11 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     config::{Config, Paths},
-    kernel::{
-        object::Object,
-        pins::Pins,
-        program::Limits,
-        tables::Tables,
-    },
+    kernel::{object::Object, pins::Pins, program::Limits, tables::Tables},
 };
 
 /// One instance.
+#[derive(Clone)]
 pub struct Instance {
     /// Its configuration; commands that need none work without.
     pub config: Option<Config>,

@@ -47,8 +47,10 @@ pub enum LockName {
     Agent,
     /// Consume the ring buffer (design decision 12).
     Ring,
-    /// Change tables or attachments.
+    /// Change consent or attachments.
     Changes,
+    /// Load feeds.
+    Load,
 }
 
 impl LockName {
@@ -57,6 +59,7 @@ impl LockName {
             Self::Agent => "agent.lock",
             Self::Ring => "ring.lock",
             Self::Changes => "changes.lock",
+            Self::Load => "load.lock",
         }
     }
 
@@ -64,7 +67,8 @@ impl LockName {
         match self {
             Self::Agent => "an agent is running already",
             Self::Ring => "hits are being read already (`matcher tail` without an agent)",
-            Self::Changes => "tables are being changed",
+            Self::Changes => "consent or attachments are being changed",
+            Self::Load => "feeds are being loaded",
         }
     }
 }

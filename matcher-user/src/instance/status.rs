@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use matcher_common::abi::{Counter, CounterKind, Setting, role};
 use serde::Serialize;
 
-use super::{Instance, InstanceError};
+use super::{Answer, Instance, InstanceError};
 use crate::{
     clock::boot_now_ns,
     kernel::{attach, ring::Ring, tables::Tables},
@@ -136,6 +136,30 @@ impl Instance {
                 .map(|(counter, value)| (counter.name(), value))
                 .collect(),
         })
+    }
+}
+
+impl Instance {
+    /// The emergency stop (design decision 13): one write, and everything
+    /// passes unmatched. With `resume` it ends.
+    pub fn stop_matching(
+        &self,
+        tables: &mut Tables,
+        resume: bool,
+        answer: &mut Answer,
+    ) -> Result<(), InstanceError> {
+        tables.set(Setting::Stopped, u64::from(!resume))?;
+        if resume {
+            tracing::warn!("matching resumes by command");
+            answer.say("matching resumes");
+        } else {
+            tracing::warn!("matching is stopped by command");
+            answer.say(
+                "matching is stopped: every packet passes unmatched until `matcher \
+                 stop-matching --resume`",
+            );
+        }
+        Ok(())
     }
 }
 

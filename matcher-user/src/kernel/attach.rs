@@ -110,14 +110,16 @@ fn attach_in(pins: &Pins, name: &str, ifindex: u32, mode: Mode) -> Result<(), Ke
     let link = xdp
         .take_link(link)
         .map_err(|error| KernelError::from_source(format!("attaching to {name}"), error))?;
-    let link: FdLink = link.try_into().map_err(|error: aya::programs::links::LinkError| {
-        // Without a BPF link there is nothing to pin.
-        KernelError::Unsupported(format!(
-            "{name}: this driver takes no BPF link in {} mode ({})",
-            mode.name(),
-            chain(&error)
-        ))
-    })?;
+    let link: FdLink = link
+        .try_into()
+        .map_err(|error: aya::programs::links::LinkError| {
+            // Without a BPF link there is nothing to pin.
+            KernelError::Unsupported(format!(
+                "{name}: this driver takes no BPF link in {} mode ({})",
+                mode.name(),
+                chain(&error)
+            ))
+        })?;
     link.pin(pins.link(ifindex))
         .map_err(|error| KernelError::from_source(format!("pinning the link of {name}"), error))?;
     Ok(())
@@ -138,7 +140,8 @@ fn refused(name: &str, mode: Mode, error: ProgramError) -> KernelError {
             mode.name(),
             chain(&error),
             match mode {
-                Mode::Native => "; an MTU beyond one page without multi-buffer support, or LRO, \
+                Mode::Native =>
+                    "; an MTU beyond one page without multi-buffer support, or LRO, \
                                  are usual causes (`ip -d link show`, `ethtool -k`)",
                 Mode::Generic => "",
             }

@@ -75,10 +75,7 @@ pub enum KernelError {
 impl KernelError {
     /// Turns an error of the eBPF library into one of ours: lacking privilege
     /// is told apart from everything else by the error number at its root.
-    pub(super) fn from_source(
-        action: impl Into<String>,
-        error: impl Error + 'static,
-    ) -> Self {
+    pub(super) fn from_source(action: impl Into<String>, error: impl Error + 'static) -> Self {
         let action = action.into();
         match root_errno(&error) {
             Some(Errno::PERM | Errno::ACCESS) => Self::Privilege(format!(

@@ -5,13 +5,13 @@
 //! this border are compiled tables and events, so that it can become a process
 //! of its own with CAP_BPF and CAP_NET_ADMIN.
 //!
-//! - [`object`]: the eBPF object file and its ABI version.
-//! - [`program`]: loading, and running single packets (`BPF_PROG_TEST_RUN`).
-//! - [`tables`]: typed access to the maps.
-//! - [`pins`]: the pinned state that outlives the agent.
-//! - [`attach`]: interfaces.
-//! - [`ring`]: the consumer of the ring buffer.
-//! - [`support`]: what is missing, said in one sentence.
+//! - `object`: the eBPF object file and its ABI version.
+//! - `program`: loading, and running single packets (`BPF_PROG_TEST_RUN`).
+//! - `tables`: typed access to the maps.
+//! - `pins`: the pinned state that outlives the agent.
+//! - `attach`: interfaces.
+//! - `ring`: the consumer of the ring buffer.
+//! - `support`: what is missing, said in one sentence.
 
 pub mod attach;
 mod bpffs;

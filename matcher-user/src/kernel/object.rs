@@ -26,7 +26,10 @@ pub struct Object {
 impl Object {
     /// The object that was built into this binary.
     pub fn built_in() -> Result<Self, KernelError> {
-        Self::checked("the built-in eBPF object".into(), Cow::Borrowed(&BUILT_IN.0))
+        Self::checked(
+            "the built-in eBPF object".into(),
+            Cow::Borrowed(&BUILT_IN.0),
+        )
     }
 
     /// An object file from disk.

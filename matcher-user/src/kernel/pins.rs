@@ -82,8 +82,7 @@ impl Pins {
         // What a start that was cut off has left.
         self.remove()?;
         for directory in [self.maps(), self.links()] {
-            fs::create_dir_all(&directory)
-                .map_err(|error| failed("making", &directory, &error))?;
+            fs::create_dir_all(&directory).map_err(|error| failed("making", &directory, &error))?;
         }
         let mut loaded = Loaded::load_with(object, limits, Clock::Kernel, |name, map| {
             let path = self.maps().join(name);
@@ -129,7 +128,9 @@ impl Pins {
         let link = PinnedLink::from_pin(&path)
             .map_err(|error| KernelError::from_source("opening a pinned link", error))?;
         // The last reference goes with the pin.
-        let link = link.unpin().map_err(|error| failed("removing", &path, &error))?;
+        let link = link
+            .unpin()
+            .map_err(|error| failed("removing", &path, &error))?;
         drop(link);
         Ok(())
     }

@@ -7,12 +7,7 @@ use aya::{
 };
 use matcher_common::abi::{self, ParseReport, Setting};
 
-use super::{
-    KernelError,
-    object::Object,
-    support,
-    tables::Tables,
-};
+use super::{KernelError, object::Object, support, tables::Tables};
 
 /// Sizes of the tables; memory is taken for what they hold, except the ring
 /// buffer's and 16 bytes a rule.
@@ -88,7 +83,12 @@ impl Loaded {
         for name in ["RULES_EVEN", "RULES_ODD"] {
             loader.map_max_entries(name, rules.max(1));
         }
-        for name in ["CONSENT_V4", "CONSENT_V6", "SUBSCRIBERS_V4", "SUBSCRIBERS_V6"] {
+        for name in [
+            "CONSENT_V4",
+            "CONSENT_V6",
+            "SUBSCRIBERS_V4",
+            "SUBSCRIBERS_V6",
+        ] {
             loader.map_max_entries(name, limits.max_consent_entries.max(1));
         }
         let mut ebpf = loader

@@ -74,15 +74,10 @@ impl Ring {
         let data = usize::try_from(size).map_err(|_| failed(Errno::OVERFLOW))?;
         // Layout, kernel/bpf/ringbuf.c: the consumer's page, the producer's
         // page, then the data twice, so that no record wraps.
-        let consumer = Mapping::new(
-            fd.as_fd(),
-            page,
-            0,
-            ProtFlags::READ | ProtFlags::WRITE,
-        )
-        .map_err(failed)?;
-        let producer = Mapping::new(fd.as_fd(), page + 2 * data, page, ProtFlags::READ)
+        let consumer = Mapping::new(fd.as_fd(), page, 0, ProtFlags::READ | ProtFlags::WRITE)
             .map_err(failed)?;
+        let producer =
+            Mapping::new(fd.as_fd(), page + 2 * data, page, ProtFlags::READ).map_err(failed)?;
         let mut ring = Self {
             consumer,
             producer,
@@ -141,6 +136,12 @@ impl Ring {
         }
     }
 
+    /// Goes back to what was released: what was read since could not be
+    /// stored, and is read again.
+    pub fn rewind(&mut self) {
+        self.position = self.released();
+    }
+
     /// Gives everything read so far back to the kernel. Afterwards
     /// [`Ring::next_event`] must be asked once more before waiting: the kernel
     /// notifies only consumers that had caught up.
@@ -179,13 +180,7 @@ impl Ring {
         let offset = self.offset(self.position)?;
         // SAFETY: positions are multiples of 8, so the word is aligned and
         // lies inside the data area.
-        let header = unsafe {
-            self.producer
-                .start
-                .add(offset)
-                .cast::<AtomicU32>()
-                .as_ref()
-        };
+        let header = unsafe { self.producer.start.add(offset).cast::<AtomicU32>().as_ref() };
         Some(header.load(Ordering::Acquire))
     }
 

@@ -16,7 +16,12 @@ const CAP_BPF: u32 = 39;
 /// too old.
 pub fn require() -> Result<(), KernelError> {
     require_privileges(&fs::read_to_string("/proc/self/status").unwrap_or_default())?;
-    require_kernel(rustix::system::uname().release().to_str().unwrap_or_default())
+    require_kernel(
+        rustix::system::uname()
+            .release()
+            .to_str()
+            .unwrap_or_default(),
+    )
 }
 
 fn require_privileges(status: &str) -> Result<(), KernelError> {
@@ -53,13 +58,13 @@ fn require_kernel(release: &str) -> Result<(), KernelError> {
 
 /// Explains a program load that the kernel refused.
 pub(super) fn explain_load(log: &str) -> String {
-    let mut last: Vec<&str> = log
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .collect();
+    let mut last: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
     let skip = last.len().saturating_sub(6);
     last.drain(..skip);
-    format!("the kernel's verifier refused the program: {}", last.join(" / "))
+    format!(
+        "the kernel's verifier refused the program: {}",
+        last.join(" / ")
+    )
 }
 
 #[cfg(test)]

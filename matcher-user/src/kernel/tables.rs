@@ -4,9 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use matcher_common::abi::{
-    self, Counter, InterfaceSettings, ParseReport, Rule, RuleSpan, Setting,
-};
+use matcher_common::abi::{self, Counter, InterfaceSettings, ParseReport, Rule, RuleSpan, Setting};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{KernelError, error::root_errno};
@@ -70,8 +68,7 @@ impl Tables {
             name: &str,
             map: Map,
         ) -> Result<T, KernelError> {
-            T::try_from(map)
-                .map_err(|error| KernelError::from_source(format!("map {name}"), error))
+            T::try_from(map).map_err(|error| KernelError::from_source(format!("map {name}"), error))
         }
         let mut half = |v4: &str, v6: &str, rules: &str| -> Result<Half, KernelError> {
             Ok(Half {
@@ -116,16 +113,18 @@ impl Tables {
 
     /// One setting.
     pub fn setting(&self, setting: Setting) -> Result<u64, KernelError> {
-        self.settings
-            .get(&(setting as u32), 0)
-            .map_err(|error| KernelError::from_source(format!("reading setting {setting:?}"), error))
+        self.settings.get(&(setting as u32), 0).map_err(|error| {
+            KernelError::from_source(format!("reading setting {setting:?}"), error)
+        })
     }
 
     /// Writes one setting; in force for the next packet.
     pub fn set(&mut self, setting: Setting, value: u64) -> Result<(), KernelError> {
         self.settings
             .set(setting as u32, value, 0)
-            .map_err(|error| KernelError::from_source(format!("writing setting {setting:?}"), error))
+            .map_err(|error| {
+                KernelError::from_source(format!("writing setting {setting:?}"), error)
+            })
     }
 
     /// All counters.
@@ -176,14 +175,18 @@ impl Tables {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(error) => match root_errno(&error) {
                 Some(rustix::io::Errno::NOENT) => Ok(()),
-                _ => Err(KernelError::from_source("writing the interface table", error)),
+                _ => Err(KernelError::from_source(
+                    "writing the interface table",
+                    error,
+                )),
             },
         }
     }
 
     /// Makes the subscriber space hold exactly these prefixes.
     pub fn set_subscribers(&mut self, prefixes: &[IpNet]) -> Result<(), KernelError> {
-        let wanted: BTreeMap<IpNet, ()> = prefixes.iter().map(|prefix| (prefix.trunc(), ())).collect();
+        let wanted: BTreeMap<IpNet, ()> =
+            prefixes.iter().map(|prefix| (prefix.trunc(), ())).collect();
         for (prefix, _) in self.subscribers.entries("subscriber space")? {
             if !wanted.contains_key(&prefix) {
                 self.subscribers.remove("subscriber space", &prefix)?;

@@ -22,6 +22,13 @@ pub struct StoreError {
     pub failure: Box<Failure>,
 }
 
+impl StoreError {
+    /// Nothing went wrong, but deleted records leave the files only later.
+    pub fn is_deferred(&self) -> bool {
+        matches!(*self.failure, Failure::NotGoneYet)
+    }
+}
+
 /// What is wrong, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {

@@ -91,7 +91,10 @@ fn rule(indicator: &Indicator) -> Rule {
         valid_until_ns: indicator.valid_until.map_or(u64::MAX, unix_ns),
         indicator: indicator.id.0,
         port: indicator.qualifier.port.unwrap_or(0),
-        protocol: indicator.qualifier.protocol.map_or(0, |protocol| protocol.0),
+        protocol: indicator
+            .qualifier
+            .protocol
+            .map_or(0, |protocol| protocol.0),
         flags,
     }
 }

@@ -1,0 +1,292 @@
+//! The way of a hit: ring buffer, store, aggregation, candidate.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use matcher_common::abi::Counter;
+
+use super::Output;
+use crate::{
+    aggregate::{Aggregator, Cursor, Finding, Policy},
+    candidate::{Candidate, CandidateId},
+    clock::WallOffset,
+    consent::{ConsentTable, Purpose},
+    drain::Names,
+    hit::Hit,
+    indicator::IndicatorId,
+    indicators::Catalog,
+    instance::{InstanceError, refusing},
+    kernel::{attach, ring::Ring, tables::Counters},
+    sinks::{JsonLines, TextLines},
+    store::{RingIdentity, Store},
+};
+
+/// Events read, stored and released together.
+const BATCH: usize = 4_096;
+/// Batches in a row before commands get their turn.
+const BATCHES: usize = 16;
+/// A candidate that grows is printed again at most so often.
+const UPDATE_INTERVAL: Duration = Duration::from_secs(60);
+/// Hits read at once when the aggregation is rebuilt.
+const REBUILD_PAGE: usize = 10_000;
+
+enum Sink {
+    Json(JsonLines<Box<dyn Output>>),
+    Text(TextLines<Box<dyn Output>>),
+}
+
+pub(super) struct Flow {
+    store: Store,
+    aggregator: Aggregator,
+    names: Names,
+    catalog: Catalog,
+    catalog_path: PathBuf,
+    offset: WallOffset,
+    ring_id: RingIdentity,
+    edge: String,
+    sink: Sink,
+    /// Findings that changed and are not printed yet.
+    pending: BTreeMap<IpAddr, Finding>,
+    printed: HashMap<CandidateId, Instant>,
+    stored: u64,
+    discarded: u64,
+    candidates: u64,
+}
+
+impl Flow {
+    pub(super) fn new(
+        store: Store,
+        policy: Policy,
+        catalog_path: PathBuf,
+        ring: &mut Ring,
+        edge: String,
+        out: Box<dyn Output>,
+        json: bool,
+    ) -> Result<Self, InstanceError> {
+        let ring_id = RingIdentity(ring.id().0.clone());
+        // What a crash kept the last agent from releasing is stored already.
+        if let Some(position) = store.drained_to(&ring_id)? {
+            ring.skip_to(position);
+        }
+        let mut flow = Self {
+            catalog: Catalog::load(&catalog_path)?.unwrap_or_default(),
+            catalog_path,
+            aggregator: Aggregator::new(policy),
+            store,
+            names: Names::default(),
+            offset: WallOffset::measure(),
+            ring_id,
+            edge,
+            sink: if json {
+                Sink::Json(JsonLines::new(out))
+            } else {
+                Sink::Text(TextLines::new(out))
+            },
+            pending: BTreeMap::new(),
+            printed: HashMap::new(),
+            stored: 0,
+            discarded: 0,
+            candidates: 0,
+        };
+        flow.rebuild()?;
+        Ok(flow)
+    }
+
+    /// Adds up again what is stored.
+    fn rebuild(&mut self) -> Result<(), InstanceError> {
+        let mut cursor = Cursor(0);
+        loop {
+            let page = self.store.hits_after(cursor, REBUILD_PAGE)?;
+            for (at, hit) in &page {
+                self.aggregator.observe(*at, hit);
+                cursor = *at;
+            }
+            if page.len() < REBUILD_PAGE {
+                break;
+            }
+        }
+        self.aggregator.expire(Timestamp::now());
+        Ok(())
+    }
+
+    pub(super) fn set_policy(&mut self, policy: Policy) -> Result<(), InstanceError> {
+        if *self.aggregator.policy() != policy {
+            self.aggregator = Aggregator::new(policy);
+            self.pending.clear();
+            self.rebuild()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_catalog(&mut self, catalog: Catalog) {
+        self.catalog = catalog;
+        self.names.forget_indicators();
+    }
+
+    pub(super) fn set_offset(&mut self, offset: WallOffset) {
+        self.offset = offset;
+    }
+
+    pub(super) fn last_cursor(&self) -> Result<u64, InstanceError> {
+        Ok(self.store.last_cursor()?.0)
+    }
+
+    /// Stores what waits in the ring buffer, then releases it. True when there
+    /// is more.
+    pub(super) fn drain(
+        &mut self,
+        ring: &mut Ring,
+        consent: &ConsentTable,
+    ) -> Result<bool, InstanceError> {
+        for _ in 0..BATCHES {
+            let mut hits = Vec::new();
+            let mut read = 0;
+            let keep_from = self.aggregator.policy().keep_from(Timestamp::now());
+            while read < BATCH {
+                let Some(event) = ring.next_event() else {
+                    break;
+                };
+                read += 1;
+                let event = event?;
+                self.know(IndicatorId(event.indicator))?;
+                let hit = self
+                    .names
+                    .hit(&event, self.offset, &self.catalog, attach::name);
+                // Opted out since, or too old to be kept (design decision 2).
+                if consent.allows(hit.subscriber.ip, Purpose::Detect) && hit.time >= keep_from {
+                    hits.push(hit);
+                } else {
+                    self.discarded += 1;
+                }
+            }
+            if read == 0 {
+                return Ok(false);
+            }
+            if let Err(error) = self.keep(ring, &hits) {
+                ring.rewind();
+                tracing::error!("hits stay in the ring buffer: {error}");
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// A load saves the catalog before the kernel holds new ids, and tells us
+    /// after: in between the file knows more than we do.
+    fn know(&mut self, id: IndicatorId) -> Result<(), InstanceError> {
+        if self.catalog.get(id).is_none()
+            && let Some(catalog) = Catalog::load(&self.catalog_path)?
+        {
+            self.set_catalog(catalog);
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, ring: &mut Ring, hits: &[Hit]) -> Result<(), InstanceError> {
+        let range = self.store.commit(&self.ring_id, ring.position(), hits)?;
+        ring.release();
+        self.stored += hits.len() as u64;
+        for (cursor, hit) in range.cursors().zip(hits) {
+            self.aggregator.observe(cursor, hit);
+        }
+        Ok(())
+    }
+
+    /// Prints candidates that are new or have grown; `all`: also those that
+    /// were printed a moment ago.
+    pub(super) fn publish(&mut self, all: bool) -> Result<(), InstanceError> {
+        for finding in self.aggregator.take_changed() {
+            self.pending.insert(finding.address, finding);
+        }
+        let pending = std::mem::take(&mut self.pending);
+        for (address, finding) in pending {
+            let id = self.store.candidate_id(address)?;
+            if self.store.published(id)? >= Some(finding.revision.0) {
+                continue;
+            }
+            let recent = self
+                .printed
+                .get(&id)
+                .is_some_and(|at| at.elapsed() < UPDATE_INTERVAL);
+            if recent && !all {
+                self.pending.insert(address, finding);
+                continue;
+            }
+            let candidate = Candidate::infected(id, &self.edge, finding);
+            match &mut self.sink {
+                Sink::Json(lines) => lines.write(&candidate)?,
+                Sink::Text(lines) => lines.write(&candidate)?,
+            }
+            self.store.mark_published(id, candidate.revision())?;
+            if self.printed.insert(id, Instant::now()).is_none() {
+                self.candidates += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Erases what was recorded of subscribers who refuse now (R2).
+    pub(super) fn forget_refusing(&mut self, consent: &ConsentTable) -> Result<(), InstanceError> {
+        let refused = refusing(&self.store, consent)?;
+        if refused.is_empty() {
+            return Ok(());
+        }
+        self.aggregator.forget(&refused);
+        self.pending
+            .retain(|address, _| consent.allows(*address, Purpose::Detect));
+        match self.store.erase_subscribers(&refused) {
+            Ok(hits) => {
+                tracing::info!(
+                    "{hits} hits of {} subscribers who opted out are erased",
+                    refused.len()
+                );
+                Ok(())
+            }
+            Err(error) if error.is_deferred() => {
+                tracing::warn!("{error}");
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Erases what is past its retention (R4).
+    pub(super) fn purge(&mut self, now: Timestamp) -> Result<(), InstanceError> {
+        self.aggregator.expire(now);
+        let keep_from = self.aggregator.policy().keep_from(now);
+        match self.store.purge_before(keep_from) {
+            Ok(0) => Ok(()),
+            Ok(hits) => {
+                tracing::info!("{hits} hits past their retention are erased");
+                Ok(())
+            }
+            Err(error) if error.is_deferred() => {
+                tracing::warn!("{error}");
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// How it went, on one line.
+    pub(super) fn account(&self, counters: &Counters) -> String {
+        format!(
+            "{} packets seen, {} opted-out packets passed unmatched; {} matched = {} delivered + \
+             {} folded + {} lost; this agent stored {} hits, discarded {}, printed {} candidates",
+            counters.packets(),
+            counters.get(Counter::OptedOut),
+            counters.get(Counter::Matched),
+            counters.get(Counter::Delivered),
+            counters.get(Counter::Folded),
+            counters.get(Counter::Lost),
+            self.stored,
+            self.discarded,
+            self.candidates,
+        )
+    }
+}

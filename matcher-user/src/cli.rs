@@ -1,0 +1,167 @@
+//! The arguments of `matcher`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Tells an Internet provider which of its lines likely have an infected
+/// device, without looking at the traffic of anyone who did not consent.
+#[derive(Debug, Parser)]
+#[command(name = "matcher", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Configuration file. Commands that come after `matcher attach` find it
+    /// by themselves
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "MATCHER_CONFIG"
+    )]
+    pub(crate) config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Check a configuration: every problem with line and column
+    Check,
+    /// Run the agent in the foreground; candidates go to standard output
+    Run {
+        /// Candidates as sentences for people instead of JSON lines
+        #[arg(long)]
+        text: bool,
+    },
+    /// Attach to interfaces; the program stays when the command ends
+    Attach {
+        /// Interface to attach to, with its role: access, core or both.
+        /// Default: those of the configuration
+        #[arg(long = "iface", value_name = "NAME[:ROLE]")]
+        interfaces: Vec<String>,
+        /// native (in the driver), generic (in the stack, slow) or auto
+        #[arg(long)]
+        mode: Option<String>,
+    },
+    /// Load feeds of C&C addresses, and read the consent lists again
+    Load {
+        /// Load exactly these instead of the configured feeds
+        #[arg(long = "feed", value_name = "FORMAT:PATH")]
+        feeds: Vec<String>,
+    },
+    /// Print hits as they come
+    Tail {
+        /// JSON lines
+        #[arg(long)]
+        json: bool,
+        /// Print what waits, then end
+        #[arg(long)]
+        once: bool,
+    },
+    /// Show what is attached, loaded and counted
+    Status {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Detach from every interface and remove everything pinned
+    Detach,
+    /// Emergency stop: everything passes unmatched, at once
+    StopMatching {
+        /// End the stop
+        #[arg(long)]
+        resume: bool,
+    },
+    /// Show and change who consents to what
+    #[command(subcommand)]
+    Consent(Consent),
+    /// Run captures through the program in the kernel; no interface needed
+    Replay(Replay),
+    /// Show what the parser in the kernel sees of each packet of a capture
+    Parse {
+        /// JSON lines
+        #[arg(long)]
+        json: bool,
+        /// Captures, pcap or pcapng
+        #[arg(required = true, value_name = "PCAP")]
+        captures: Vec<PathBuf>,
+    },
+    /// Look at feeds without loading them
+    #[command(subcommand)]
+    Feed(Feed),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Consent {
+    /// Show the consent in force, or which lines speak of an address
+    Show {
+        /// Address or prefix
+        subject: Option<String>,
+    },
+    /// Take a subscriber out; in force when the command returns
+    OptOut(Subject),
+    /// Take an opt-out back (in the opt-in model: record consent)
+    OptIn(Subject),
+    /// Add the lines of a file in the format of the opt-out list
+    Import {
+        /// The file
+        path: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Subject {
+    /// Address or prefix
+    pub(crate) subject: String,
+    /// detect, notify, vulnerable, block or discover; all when absent
+    #[arg(long = "purpose", value_name = "PURPOSE")]
+    pub(crate) purposes: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    /// Feed of C&C addresses
+    #[arg(long = "feed", required = true, value_name = "FORMAT:PATH")]
+    pub(crate) feeds: Vec<String>,
+    /// The subscriber space: prefixes, or a file with one a line
+    #[arg(long, value_name = "CIDR[,CIDR...]|@FILE")]
+    pub(crate) subscribers: String,
+    /// Opt-out list
+    #[arg(long, value_name = "PATH")]
+    pub(crate) opt_out: Option<PathBuf>,
+    /// Load entries that the feed guards would refuse
+    #[arg(long)]
+    pub(crate) no_guards: bool,
+    /// JSON lines
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Captures, pcap or pcapng
+    #[arg(required = true, value_name = "PCAP")]
+    pub(crate) captures: Vec<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Feed {
+    /// Read a feed file and say what is in it and what is wrong with it
+    Check {
+        /// The feed
+        #[arg(value_name = "FORMAT:PATH")]
+        feed: String,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say which entries cover an address, and why they match or not
+    Lookup {
+        /// The address, with a port or without
+        #[arg(value_name = "ADDR[:PORT]")]
+        address: String,
+        /// Look in these instead of in what is loaded
+        #[arg(long = "feed", value_name = "FORMAT:PATH")]
+        feeds: Vec<String>,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}

@@ -1,0 +1,103 @@
+//! `matcher tail`: hits from the agent when one runs, else from the ring
+//! buffer itself.
+
+use std::{io, path::Path, thread, time::Duration};
+
+use anyhow::Context as _;
+use matcher_user::{
+    clock::WallOffset,
+    control::TailLine,
+    drain::Names,
+    hit::{Hit, line_text},
+    instance::{Instance, InstanceError, LockName},
+    kernel::{attach, ring::Ring},
+};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::{agent, write_out};
+
+/// How often a lost agent is looked for.
+const RETRY: Duration = Duration::from_millis(200);
+/// How long a lost agent is waited for before the ring buffer is read here.
+const PATIENCE: u32 = 25;
+
+pub(super) fn tail(config: Option<&Path>, json: bool, once: bool) -> anyhow::Result<u8> {
+    let instance = Instance::open(config)?;
+    // Where to go on when the agent was restarted: no hit twice, none missed.
+    let mut after = None;
+    let mut misses = 0;
+    loop {
+        if let Some(client) = agent(&instance)? {
+            misses = 0;
+            for line in client.tail(after).context("asking the agent")? {
+                let TailLine { cursor, hit } = line.context("reading hits from the agent")?;
+                after = Some(cursor);
+                let line = match hit {
+                    Some(hit) if json => hit.to_string(),
+                    Some(hit) => line_text(&hit),
+                    None if once => return Ok(0),
+                    None => continue,
+                };
+                if !write_out(io::stdout(), format!("{line}\n").as_bytes())? {
+                    return Ok(0);
+                }
+            }
+        } else if after.is_none() || misses >= PATIENCE {
+            return from_ring(&instance, json, once);
+        }
+        misses += 1;
+        thread::sleep(RETRY);
+    }
+}
+
+/// Consumes the ring buffer. A hit is released after it is printed.
+fn from_ring(instance: &Instance, json: bool, once: bool) -> anyhow::Result<u8> {
+    let tables = instance.tables()?;
+    let _lock = instance.run_dir().try_lock(LockName::Ring)?;
+    let mut catalog = instance.catalog()?;
+    let mut ring = Ring::open(&tables).map_err(InstanceError::from)?;
+    let mut names = Names::default();
+    loop {
+        let offset = WallOffset::measure();
+        let mut lines = String::new();
+        let mut batch = 0;
+        while batch < 1_000
+            && let Some(event) = ring.next_event()
+        {
+            let event = event.map_err(InstanceError::from)?;
+            let id = matcher_user::indicator::IndicatorId(event.indicator);
+            if catalog.get(id).is_none() {
+                catalog = instance.catalog()?;
+                names.forget_indicators();
+            }
+            let hit = names.hit(&event, offset, &catalog, attach::name);
+            lines.push_str(&render(&hit, json)?);
+            lines.push('\n');
+            batch += 1;
+        }
+        if batch > 0 {
+            if !write_out(io::stdout(), lines.as_bytes())? {
+                return Ok(0);
+            }
+            ring.release();
+            continue;
+        }
+        if once {
+            return Ok(0);
+        }
+        let timeout = rustix::time::Timespec {
+            tv_sec: 1,
+            tv_nsec: 0,
+        };
+        // Interrupted or timed out: look again.
+        let _ = poll(&mut [PollFd::new(&ring, PollFlags::IN)], Some(&timeout));
+    }
+}
+
+fn render(hit: &Hit, json: bool) -> anyhow::Result<String> {
+    if json {
+        Ok(serde_json::to_string(hit)?)
+    } else {
+        Ok(line_text(&serde_json::to_value(hit)?))
+    }
+}
