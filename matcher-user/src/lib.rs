@@ -11,5 +11,6 @@ pub mod indicator;
 pub mod indicators;
 pub mod kernel;
 pub mod protocol;
+pub mod replay;
 pub mod subscribers;
 pub mod tables;
