@@ -33,6 +33,7 @@ pub mod indicators;
 pub mod instance;
 pub mod kernel;
 pub mod protocol;
+pub mod replay;
 pub mod sinks;
 pub mod store;
 pub mod subscribers;

@@ -12,7 +12,7 @@ use std::{io::Write, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use matcher_common::abi::Setting;
 use tokio::{
-    io::unix::AsyncFd,
+    io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -89,7 +89,10 @@ pub async fn run(
 
     let (mut agent, ring) = tokio::task::block_in_place(|| Agent::start(instance, out, json))?;
     let _ring_lock = ring.1;
-    let mut ring = AsyncFd::register(ring.0).map_err(|error| InstanceError::File {
+    // SAFETY: `Ring` owns its descriptor, always gives the same one, and closes
+    // it only when it is dropped, together with the registration.
+    let registered = unsafe { AsyncFd::register_with_interest(ring.0, Interest::READABLE) };
+    let mut ring = registered.map_err(|error| InstanceError::File {
         action: "wait for",
         path: "the ring buffer".into(),
         source: error.into(),

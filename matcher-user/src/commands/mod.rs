@@ -1,5 +1,6 @@
 //! One function a command: in the agent when one runs, else right here.
 
+mod captures;
 mod feed;
 mod tail;
 
@@ -37,6 +38,8 @@ pub(crate) fn execute(cli: Cli) -> ExitCode {
         Command::Detach => detach(config),
         Command::StopMatching { resume } => stop_matching(config, resume),
         Command::Consent(command) => consent(config, command),
+        Command::Replay(replay) => captures::replay(config, replay),
+        Command::Parse { json, captures } => captures::parse(config, json, captures),
         Command::Feed(command) => feed::feed(config, command),
     };
     match done {

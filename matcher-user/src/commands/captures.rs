@@ -1,0 +1,71 @@
+//! `matcher replay` and `matcher parse`.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use matcher_user::{
+    instance::{Instance, InstanceError, parse_sources},
+    kernel::object::Object,
+    replay::{ReplayError, dissect, matching},
+};
+
+use crate::cli::Replay;
+
+pub(super) fn replay(config: Option<&Path>, arguments: Replay) -> anyhow::Result<u8> {
+    let request = matching::Request {
+        feeds: parse_sources(&arguments.feeds)?,
+        subscribers: arguments
+            .subscribers
+            .parse()
+            .map_err(|error| InstanceError::Usage(format!("--subscribers: {error}")))?,
+        opt_out: arguments.opt_out,
+        guards: !arguments.no_guards,
+        json: arguments.json,
+        captures: arguments.captures,
+    };
+    let object = object(config)?;
+    let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
+    match matching::replay(&object, &request, &mut out, &mut err) {
+        Ok(account) => Ok(u8::from(!account.captured.all_usable())),
+        Err(error) => ended(error, &mut err),
+    }
+}
+
+pub(super) fn parse(
+    config: Option<&Path>,
+    json: bool,
+    captures: Vec<PathBuf>,
+) -> anyhow::Result<u8> {
+    let request = dissect::Request { json, captures };
+    let object = object(config)?;
+    let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
+    match dissect::parse(&object, &request, &mut out, &mut err) {
+        Ok(account) => Ok(u8::from(!account.captured.all_usable())),
+        Err(error) => ended(error, &mut err),
+    }
+}
+
+/// The object that a configuration names; no configuration is looked for.
+fn object(config: Option<&Path>) -> anyhow::Result<Object> {
+    let object = match config {
+        Some(path) => Instance::of_config(path)?.object()?,
+        None => Object::built_in().map_err(InstanceError::from)?,
+    };
+    Ok(object)
+}
+
+fn ended(error: ReplayError, err: &mut impl io::Write) -> anyhow::Result<u8> {
+    match error {
+        // `| head` is no failure.
+        ReplayError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
+        ReplayError::Kernel(error) => Err(InstanceError::from(error).into()),
+        error => {
+            for line in error.to_string().lines() {
+                writeln!(err, "error: {line}")?;
+            }
+            Ok(1)
+        }
+    }
+}
