@@ -86,7 +86,7 @@ fn object_with(kernel_log: bool) -> Result<PathBuf> {
     }
     let ebpf = setup::ebpf()?;
     let target = workspace::target_dir().join("bpf");
-    let mut cargo = ebpf_cargo(&ebpf, "build");
+    let mut cargo = ebpf_cargo(ebpf, "build");
     // Never the dev profile: a panic path left in the program does not load.
     cargo.args([
         "--release",

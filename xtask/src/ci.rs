@@ -108,7 +108,7 @@ fn clippy_ebpf() -> Result<()> {
     let mut cargo: Command;
     match own {
         Some(ebpf) => {
-            cargo = build::ebpf_cargo(&ebpf, "clippy");
+            cargo = build::ebpf_cargo(ebpf, "clippy");
             cargo.args([
                 "--release",
                 "--target",

@@ -10,6 +10,7 @@ mod packages;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use anyhow::Result;
 
@@ -131,7 +132,17 @@ pub fn given_object() -> Option<PathBuf> {
 ///
 /// # Errors
 /// [`Missing`] when there is no way to them from here.
-pub fn ebpf() -> Result<Ebpf> {
+pub fn ebpf() -> Result<&'static Ebpf> {
+    // Several steps of one run ask.
+    static KNOWN: OnceLock<Ebpf> = OnceLock::new();
+    if let Some(known) = KNOWN.get() {
+        return Ok(known);
+    }
+    let found = find_or_install()?;
+    Ok(KNOWN.get_or_init(|| found))
+}
+
+fn find_or_install() -> Result<Ebpf> {
     let (found, _) = compiler::find();
     if let Some(ready) = linker::ready(&found) {
         return Ok(ready);
