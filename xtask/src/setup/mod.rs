@@ -216,7 +216,7 @@ fn hopeless(found: &[Compiler], refused: &[String], tried: &[String]) -> Missing
         "\nOne of these would help:\
          \n  rustup component add rust-src            (sources of core for the installed compiler)\
          \n  apt-get install {}   (Debian, as root: a compiler with sources)\
-         \n  apt-get install llvm-{llvm}-dev               (so that bpf-linker can be built; N is the LLVM of `rustc -vV`)\
+         \n  apt-get install llvm-{llvm}-dev              (so that bpf-linker can be built; {llvm}: the LLVM of `rustc -vV`)\
          \n  a bpf-linker of https://github.com/aya-rs/bpf-linker/releases on PATH\
          \n  MATCHER_EBPF_OBJECT=FILE                 (a kernel program built elsewhere)",
         compiler::DEBIAN.join(" "),
