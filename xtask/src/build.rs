@@ -86,7 +86,7 @@ fn object_with(kernel_log: bool) -> Result<PathBuf> {
     }
     let ebpf = setup::ebpf()?;
     let target = workspace::target_dir().join("bpf");
-    let mut cargo = ebpf_cargo(&ebpf, "build");
+    let mut cargo = ebpf_cargo(ebpf, "build");
     // Never the dev profile: a panic path left in the program does not load.
     cargo.args([
         "--release",
@@ -100,7 +100,9 @@ fn object_with(kernel_log: bool) -> Result<PathBuf> {
         cargo.args(["--features", "kernel-log"]);
     }
     process::run(&mut cargo)?;
-    let built = target.join(BPF_TARGET).join("release/matcher");
+    let built = target.join(BPF_TARGET).join("release");
+    // For `cargo xtask bench`, which finds it beside the program.
+    copy_if_changed(&built.join("baselines"), &target.join("baselines.o"))?;
     // A name of its own, so that a later build of the agent does not pick it up unasked.
     let name = if kernel_log {
         "matcher-kernel-log.o"
@@ -108,7 +110,7 @@ fn object_with(kernel_log: bool) -> Result<PathBuf> {
         "matcher.o"
     };
     let object = target.join(name);
-    copy_if_changed(&built, &object)?;
+    copy_if_changed(&built.join("matcher"), &object)?;
     Ok(object)
 }
 

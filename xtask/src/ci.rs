@@ -108,13 +108,8 @@ fn clippy_ebpf() -> Result<()> {
     let mut cargo: Command;
     match own {
         Some(ebpf) => {
-            cargo = build::ebpf_cargo(&ebpf, "clippy");
-            cargo.args([
-                "--release",
-                "--target",
-                build::BPF_TARGET,
-                "-Zbuild-std=core",
-            ]);
+            cargo = build::ebpf_cargo(ebpf, "clippy");
+            cargo.args(["--target", build::BPF_TARGET, "-Zbuild-std=core"]);
         }
         None => {
             println!("the compiler of the kernel program has no clippy: checked for the host");
@@ -122,12 +117,11 @@ fn clippy_ebpf() -> Result<()> {
             cargo
                 .current_dir(workspace::root().join("matcher-ebpf"))
                 .arg("clippy");
-            // Without std there is nothing to unwind with.
-            cargo.env("CARGO_ENCODED_RUSTFLAGS", "-Cpanic=abort");
         }
     }
+    // Release: without std there is nothing to unwind with, and that profile aborts.
     cargo
-        .arg("--target-dir")
+        .args(["--release", "--target-dir"])
         .arg(target)
         .args(["--", "-D", "warnings"]);
     process::run(&mut cargo)

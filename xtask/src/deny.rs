@@ -50,12 +50,29 @@ fn fetch(deny: &Path, root: &Path) -> std::result::Result<(), String> {
         &log,
         FETCH_LIMIT,
     )
-    .map_err(|error| {
-        let said = format!("{error:#}");
-        said.lines()
-            .last()
-            .unwrap_or_default()
-            .trim_start_matches([' ', '|'])
-            .to_owned()
-    })
+    .map_err(|error| last_line(&format!("{error:#}")).to_owned())
+}
+
+/// What git said last: the reason.
+fn last_line(error: &str) -> &str {
+    let lines = error.lines().rev();
+    lines
+        .map(|line| line.trim_start_matches([' ', '|']).trim())
+        .find(|line| !line.is_empty())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_the_last_line_with_anything_in_it() {
+        let error = "`cargo-deny fetch db` failed: exit status: 1\nthe end of x.log:\n  | Cloning\n  | \
+                     fatal: Could not resolve host: github.com\n  | ";
+        assert_eq!(
+            last_line(error),
+            "fatal: Could not resolve host: github.com"
+        );
+    }
 }

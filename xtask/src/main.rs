@@ -7,6 +7,7 @@ mod build;
 mod ci;
 mod deny;
 mod front;
+mod kernels;
 mod process;
 mod progress;
 mod setup;
@@ -39,6 +40,8 @@ enum Task {
     Tidy(tidy::Args),
     /// Check licences, sources and advisories of all dependencies
     Deny,
+    /// Boot older kernels in an emulator and match a small capture there
+    Kernels(kernels::Args),
     /// Everything that must pass before a change is accepted
     Ci,
     /// `matcher attach` from this checkout
@@ -59,6 +62,7 @@ impl Task {
             Self::Test(args) => test::run(args),
             Self::Tidy(args) => tidy::run(args),
             Self::Deny => deny::run(),
+            Self::Kernels(args) => kernels::run(args),
             Self::Ci => ci::run(),
             Self::Attach(args) => front::run("attach", args),
             Self::Load(args) => front::run("load", args),

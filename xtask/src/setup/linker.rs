@@ -56,16 +56,18 @@ pub fn obtain(found: &[Compiler], tried: &mut Vec<String>) -> Result<Option<Ebpf
             }));
         }
     }
+    let mut asked: Vec<u32> = Vec::new();
     for (compiler, llvm) in &pairs {
-        if llvm_prefix(*llvm).is_none()
-            && packages::install(&[&format!("llvm-{llvm}-dev")], tried)?
+        if asked.contains(llvm) || llvm_prefix(*llvm).is_some() {
+            continue;
+        }
+        asked.push(*llvm);
+        if packages::install(&[&format!("llvm-{llvm}-dev")], tried)?
             && let Some(prefix) = llvm_prefix(*llvm)
             && let Some(linker) = build(*llvm, &prefix, tried)
         {
-            return Ok(Some(Ebpf {
-                compiler: (*compiler).clone(),
-                linker,
-            }));
+            let compiler = (*compiler).clone();
+            return Ok(Some(Ebpf { compiler, linker }));
         }
     }
     Ok(None)

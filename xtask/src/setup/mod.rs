@@ -2,7 +2,7 @@
 //!
 //! Other subcommands call [`ensure`] or [`ebpf`] first; both are quick when everything is there.
 
-mod cache;
+pub mod cache;
 mod compiler;
 mod install;
 mod linker;
@@ -10,10 +10,12 @@ mod packages;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use anyhow::Result;
 
 use crate::process;
+use packages::{BUSYBOX, CC, GIT, IP, NSENTER, QEMU, TSHARK};
 
 pub use compiler::Compiler;
 
@@ -23,16 +25,13 @@ const CARGO_DENY: &str = "0.20.2";
 /// Options of `cargo xtask setup`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Also what `cargo xtask test` needs: the network tools
-    #[arg(long)]
-    test: bool,
-    /// Also what `cargo xtask ci` needs: the network tools and cargo-deny
-    #[arg(long)]
-    ci: bool,
+    /// What this machine is to be set up for
+    #[arg(long = "for", value_enum, default_value = "build")]
+    need: Need,
 }
 
 /// What a subcommand is about to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Need {
     /// Compile the kernel program and the agent.
     Build,
@@ -42,6 +41,8 @@ pub enum Need {
     Test,
     /// The same, and judge the dependencies.
     Ci,
+    /// As to build, and boot other kernels.
+    Emulator,
 }
 
 /// The machine lacks something that this checkout cannot install: exit status 3.
@@ -69,21 +70,16 @@ pub struct Ebpf {
 
 /// Runs `cargo xtask setup`.
 pub fn run(args: Args) -> Result<()> {
-    let need = match (args.ci, args.test) {
-        (true, _) => Need::Ci,
-        (false, true) => Need::Test,
-        (false, false) => Need::Build,
-    };
-    ensure(need)?;
+    ensure(args.need)?;
     match given_object() {
         Some(object) => println!(
-            "kernel program:  {} (MATCHER_EBPF_OBJECT)",
+            "kernel program:      {} (MATCHER_EBPF_OBJECT)",
             object.display()
         ),
         None => {
             let ebpf = ebpf()?;
-            println!("compiler:        {}", ebpf.compiler);
-            println!("bpf-linker:      {}", ebpf.linker.display());
+            println!("compiler:            {}", ebpf.compiler);
+            println!("bpf-linker:          {}", ebpf.linker.display());
         }
     }
     for tool in packages::TOOLS {
@@ -92,7 +88,7 @@ pub fn run(args: Args) -> Result<()> {
             || format!("not here ({}; {})", tool.why, tool.install()),
             |place| place.display().to_string(),
         );
-        println!("{:<17}{place}", format!("{}:", tool.program));
+        println!("{:<21}{place}", format!("{}:", tool.program));
     }
     Ok(())
 }
@@ -102,19 +98,24 @@ pub fn run(args: Args) -> Result<()> {
 /// # Errors
 /// [`Missing`] when it cannot and no way to change that from here worked.
 pub fn ensure(need: Need) -> Result<()> {
-    packages::require(packages::CC)?;
+    packages::require(CC)?;
     if given_object().is_none() {
         ebpf()?;
     }
-    if need >= Need::Lab {
-        packages::require(packages::IP)?;
-        packages::require(packages::NSENTER)?;
+    let (required, wished): (&[_], &[_]) = match need {
+        Need::Build => (&[], &[]),
+        Need::Lab => (&[IP, NSENTER], &[]),
+        Need::Test => (&[IP, NSENTER], &[TSHARK]),
+        Need::Ci => (&[IP, NSENTER, GIT], &[TSHARK]),
+        Need::Emulator => (&[QEMU, BUSYBOX], &[]),
+    };
+    for tool in required {
+        packages::require(tool)?;
     }
-    if need >= Need::Test {
-        packages::wish(packages::TSHARK)?;
+    for tool in wished {
+        packages::wish(tool)?;
     }
-    if need >= Need::Ci {
-        packages::require(packages::GIT)?;
+    if need == Need::Ci {
         cargo_deny()?;
     }
     Ok(())
@@ -131,7 +132,17 @@ pub fn given_object() -> Option<PathBuf> {
 ///
 /// # Errors
 /// [`Missing`] when there is no way to them from here.
-pub fn ebpf() -> Result<Ebpf> {
+pub fn ebpf() -> Result<&'static Ebpf> {
+    // Several steps of one run ask.
+    static KNOWN: OnceLock<Ebpf> = OnceLock::new();
+    if let Some(known) = KNOWN.get() {
+        return Ok(known);
+    }
+    let found = find_or_install()?;
+    Ok(KNOWN.get_or_init(|| found))
+}
+
+fn find_or_install() -> Result<Ebpf> {
     let (found, _) = compiler::find();
     if let Some(ready) = linker::ready(&found) {
         return Ok(ready);
@@ -205,7 +216,7 @@ fn hopeless(found: &[Compiler], refused: &[String], tried: &[String]) -> Missing
         "\nOne of these would help:\
          \n  rustup component add rust-src            (sources of core for the installed compiler)\
          \n  apt-get install {}   (Debian, as root: a compiler with sources)\
-         \n  apt-get install llvm-{llvm}-dev               (so that bpf-linker can be built; N is the LLVM of `rustc -vV`)\
+         \n  apt-get install llvm-{llvm}-dev              (so that bpf-linker can be built; {llvm}: the LLVM of `rustc -vV`)\
          \n  a bpf-linker of https://github.com/aya-rs/bpf-linker/releases on PATH\
          \n  MATCHER_EBPF_OBJECT=FILE                 (a kernel program built elsewhere)",
         compiler::DEBIAN.join(" "),
@@ -229,10 +240,5 @@ mod tests {
         ] {
             assert!(said.contains(part), "{part} is not in:\n{said}");
         }
-    }
-
-    #[test]
-    fn every_need_includes_the_smaller_ones() {
-        assert!(Need::Build < Need::Lab && Need::Lab < Need::Test && Need::Test < Need::Ci);
     }
 }

@@ -62,8 +62,21 @@ pub const GIT: &Tool = &Tool {
     why: "tidy compares with the last commit",
 };
 
+/// Boots other kernels.
+pub const QEMU: &Tool = &Tool {
+    program: "qemu-system-x86_64",
+    package: "qemu-system-x86",
+    why: "boots other kernels",
+};
+/// Their user space.
+pub const BUSYBOX: &Tool = &Tool {
+    program: "busybox",
+    package: "busybox-static",
+    why: "the user space of those kernels",
+};
+
 /// All of them, for the report of `cargo xtask setup`.
-pub const TOOLS: [&Tool; 5] = [CC, GIT, IP, NSENTER, TSHARK];
+pub const TOOLS: [&Tool; 7] = [CC, GIT, IP, NSENTER, TSHARK, QEMU, BUSYBOX];
 
 /// The program is there afterwards.
 ///
