@@ -11,7 +11,7 @@ use matcher_user::{
     replay::{ReplayError, dissect, matching},
 };
 
-use crate::cli::Replay;
+use super::cli::Replay;
 
 pub(super) fn replay(config: Option<&Path>, arguments: Replay) -> anyhow::Result<u8> {
     let request = matching::Request {

@@ -13,8 +13,7 @@ use matcher_user::{
     subscribers::SubscriberSpace,
 };
 
-use super::print;
-use crate::cli::Feed;
+use super::{cli::Feed, print};
 
 pub(super) fn feed(config: Option<&Path>, command: Feed) -> anyhow::Result<u8> {
     match command {

@@ -1,6 +1,7 @@
 //! One function a command: in the agent when one runs, else right here.
 
 mod captures;
+mod cli;
 mod feed;
 mod tail;
 
@@ -11,6 +12,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use clap::Parser as _;
 use matcher_user::{
     agent,
     config::Config,
@@ -21,10 +23,20 @@ use matcher_user::{
     },
 };
 
-use crate::cli::{Cli, Command, Consent, Subject};
+use self::cli::{Cli, Command, Consent, Subject};
 
-/// Does what was asked and gives the exit code of the contract.
-pub(crate) fn execute(cli: Cli) -> ExitCode {
+/// Does what the arguments ask for and gives the exit code of the contract.
+pub(crate) fn execute() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no mistakes.
+            let code = if error.use_stderr() { 2 } else { 0 };
+            // Nothing is left to be said when the output is closed.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
     let foreground = matches!(cli.command, Command::Run { .. });
     start_log(foreground);
     let config = cli.config.as_deref();

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 /// device, without looking at the traffic of anyone who did not consent.
 #[derive(Debug, Parser)]
 #[command(name = "matcher", version, max_term_width = 100)]
-pub(crate) struct Cli {
+pub(super) struct Cli {
     /// Configuration file. Commands that come after `matcher attach` find it
     /// by themselves
     #[arg(
@@ -18,14 +18,14 @@ pub(crate) struct Cli {
         value_name = "FILE",
         env = "MATCHER_CONFIG"
     )]
-    pub(crate) config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
 
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(super) command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(super) enum Command {
     /// Check a configuration: every problem with line and column
     Check,
     /// Run the agent in the foreground; candidates go to standard output
@@ -93,7 +93,7 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Consent {
+pub(super) enum Consent {
     /// Show the consent in force, or which lines speak of an address
     Show {
         /// Address or prefix
@@ -111,38 +111,38 @@ pub(crate) enum Consent {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Subject {
+pub(super) struct Subject {
     /// Address or prefix
-    pub(crate) subject: String,
+    pub(super) subject: String,
     /// detect, notify, vulnerable, block or discover; all when absent
     #[arg(long = "purpose", value_name = "PURPOSE")]
-    pub(crate) purposes: Vec<String>,
+    pub(super) purposes: Vec<String>,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Replay {
+pub(super) struct Replay {
     /// Feed of C&C addresses
     #[arg(long = "feed", required = true, value_name = "FORMAT:PATH")]
-    pub(crate) feeds: Vec<String>,
+    pub(super) feeds: Vec<String>,
     /// The subscriber space: prefixes, or a file with one a line
     #[arg(long, value_name = "CIDR[,CIDR...]|@FILE")]
-    pub(crate) subscribers: String,
+    pub(super) subscribers: String,
     /// Opt-out list
     #[arg(long, value_name = "PATH")]
-    pub(crate) opt_out: Option<PathBuf>,
+    pub(super) opt_out: Option<PathBuf>,
     /// Load entries that the feed guards would refuse
     #[arg(long)]
-    pub(crate) no_guards: bool,
+    pub(super) no_guards: bool,
     /// JSON lines
     #[arg(long)]
-    pub(crate) json: bool,
+    pub(super) json: bool,
     /// Captures, pcap or pcapng
     #[arg(required = true, value_name = "PCAP")]
-    pub(crate) captures: Vec<PathBuf>,
+    pub(super) captures: Vec<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Feed {
+pub(super) enum Feed {
     /// Read a feed file and say what is in it and what is wrong with it
     Check {
         /// The feed
