@@ -30,6 +30,14 @@ static MATCHER_ABI_VERSION: u32 = ABI_VERSION;
 #[xdp(frags)]
 fn matcher(context: XdpContext) -> u32 {
     let verdict = decide::decide(&context);
+    // No addresses here: whose packet it was is nobody's business.
+    #[cfg(feature = "kernel-log")]
+    aya_log_ebpf::debug!(
+        &context,
+        "interface {}: exit {}",
+        context.ingress_ifindex(),
+        verdict.counter() as u32
+    );
     maps::count(verdict.counter());
     action(verdict)
 }

@@ -16,6 +16,8 @@
 pub mod attach;
 mod bpffs;
 mod error;
+#[cfg(feature = "kernel-log")]
+mod log;
 pub mod object;
 pub mod pins;
 pub mod program;

@@ -122,7 +122,12 @@ impl Loaded {
             .and_then(|found| found.try_into().ok())
             .ok_or_else(missing)?;
         match xdp.load() {
-            Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(xdp),
+            Ok(()) => {
+                #[cfg(feature = "kernel-log")]
+                super::log::follow(xdp);
+                Ok(xdp)
+            }
+            Err(ProgramError::AlreadyLoaded) => Ok(xdp),
             Err(ProgramError::LoadError {
                 io_error,
                 verifier_log,
