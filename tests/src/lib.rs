@@ -5,5 +5,6 @@ pub mod cleanup;
 pub mod frames;
 pub mod lab;
 pub mod pcap;
+pub mod skip;
 pub mod traffic;
 pub mod wire;

@@ -66,24 +66,23 @@ pub(super) fn endpoint(endpoint: Endpoint) -> String {
     }
 }
 
-/// What an indicator says: `198.51.100.0/24 tcp port 443 (feodo: Emotet)`.
+/// What an indicator says: `[feodo: 203.0.113.10 tcp port 443 Emotet]`.
 struct Listed<'a>(&'a IndicatorSummary);
 
 impl fmt::Display for Listed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let indicator = self.0;
-        f.write_str(&indicator.value)?;
+        write!(f, "[{}: {}", indicator.feeds.join(","), indicator.value)?;
         if let Some(protocol) = indicator.qualifier.protocol {
             write!(f, " {protocol}")?;
         }
         if let Some(port) = indicator.qualifier.port {
             write!(f, " port {port}")?;
         }
-        write!(f, " ({}", indicator.feeds.join(", "))?;
         if let Some(malware) = &indicator.malware {
-            write!(f, ": {malware}")?;
+            write!(f, " {malware}")?;
         }
-        f.write_char(')')
+        f.write_char(']')
     }
 }
 

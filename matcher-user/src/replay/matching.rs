@@ -5,6 +5,23 @@
 //! its subscribers' addresses count as not forged; the packet's own time is
 //! the clock for the validity of entries and of opt-outs; nothing is folded,
 //! and the emergency stop and the dead-man's switch of consent are off.
+//!
+//! A hit as JSON is the line of [`Hit`] with `capture` (the file as it was
+//! named) and `packet` (its number there, from 1, as Wireshark shows it) in
+//! front; `interface` is null, `time` the packet's, and `sequence` counts the
+//! hits of this replay from 0. As text:
+//!
+//! ```text
+//! 2026-11-22T12:00:00.000000004Z  day.pcap:1  tcp  203.0.113.7:51413 -> 198.51.100.23:443  [own: 198.51.100.23 tcp port 443 Qakbot]
+//! ```
+//!
+//! The subscriber stands on the left, whoever sent the packet; `->` is
+//! outbound, `<-` inbound; in brackets the feeds and what they list.
+//!
+//! Lists are judged as the agent judges them. Feed lines that cannot be read,
+//! and entries that the guards refuse, are named and the others load; a feed
+//! that is no list at all ends the replay, and so does an opt-out list that
+//! cannot be read: nobody is matched while it is unknown who refused.
 
 use std::{
     collections::{BTreeMap, HashMap},
