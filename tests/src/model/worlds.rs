@@ -210,7 +210,12 @@ fn end(random: &mut Random, world: &World, ipv4: bool) -> IpAddr {
 /// A packet in the world.
 pub fn packet(random: &mut Random, world: &World) -> Sent {
     let mut frame = Frame::ethernet();
-    let tags = *random.of(&[0, 0, 0, 1, 1, 2, 3]);
+    let tags = match random.within(0, 40) {
+        0 => 3,
+        1..=5 => 2,
+        6..=15 => 1,
+        _ => 0,
+    };
     for _ in 0..tags {
         frame = if chance(random, 50) {
             frame.vlan(random.next() as u16)
@@ -230,7 +235,7 @@ pub fn packet(random: &mut Random, world: &World) -> Sent {
     if tags == 3 {
         return other(Counter::VlanDepth, frame.protocol(0x0800));
     }
-    match random.within(0, 40) {
+    match random.within(0, 100) {
         0 => return other(Counter::NotIp, frame.protocol(0x0806)),
         1 => return other(Counter::Pppoe, frame.protocol(0x8864)),
         2 => return other(Counter::Mpls, frame.protocol(0x8847)),
@@ -292,8 +297,15 @@ fn fragment_offset(random: &mut Random, later: bool) -> u16 {
 
 fn transport(random: &mut Random, frame: Frame, mut packet: Packet, later_fragment: bool) -> Sent {
     let (source, destination) = (*random.of(&PORTS), *random.of(&PORTS));
-    packet.protocol = *random.of(&[6, 6, 17, 17, 132, 1, 58, 50, 4, 41, 47]);
-    let tunnel = matches!(packet.protocol, 4 | 41 | 47);
+    packet.protocol = if chance(random, 5) {
+        *random.of(&[4, 41, 47, 55, 94, 97, 98, 115, 137, 143])
+    } else {
+        *random.of(&[6, 6, 17, 17, 132, 1, 58, 50])
+    };
+    let tunnel = matches!(
+        packet.protocol,
+        4 | 41 | 47 | 55 | 94 | 97 | 98 | 115 | 137 | 143
+    );
     if tunnel && packet.unparsed.is_none() {
         packet.unparsed = Some(Counter::Tunnel);
     }
