@@ -3,7 +3,10 @@
 
 pub mod cleanup;
 pub mod frames;
+pub mod kernel;
 pub mod lab;
+pub mod model;
+pub mod packets;
 pub mod pcap;
 pub mod skip;
 pub mod traffic;

@@ -7,7 +7,7 @@
 
 mod conversations;
 mod plan;
-mod random;
+pub mod random;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -27,18 +27,26 @@ pub mod protocol {
     pub const FRAGMENT: u8 = 44;
     /// GRE, RFC 2784.
     pub const GRE: u8 = 47;
+    /// Minimal encapsulation, RFC 2004.
+    pub const MINIMAL: u8 = 55;
     /// Authentication header, RFC 4302.
     pub const AUTHENTICATION: u8 = 51;
     /// IPv6 destination options, RFC 8200.
     pub const DESTINATION_OPTIONS: u8 = 60;
+    /// IP within IP encapsulation ("IPIP", KA9Q).
+    pub const IPIP: u8 = 94;
     /// Ethernet within IP, RFC 3378.
     pub const ETHERIP: u8 = 97;
+    /// Encapsulation header, RFC 1241.
+    pub const ENCAP: u8 = 98;
     /// L2TPv3, RFC 3931.
     pub const L2TPV3: u8 = 115;
     /// SCTP, RFC 9260.
     pub const SCTP: u8 = 132;
     /// MPLS in IP, RFC 4023.
     pub const MPLS: u8 = 137;
+    /// Ethernet, RFC 8986.
+    pub const ETHERNET: u8 = 143;
 }
 
 /// What stands above the IP header.
@@ -101,6 +109,9 @@ fn ipv4<F: Frame + ?Sized>(
     if header[0] >> 4 != 4 || header_len < IPV4_LEN || (total_len != 0 && total_len < header_len) {
         return Err(Unparsed::MalformedIp);
     }
+    if header_len > IPV4_LEN && frame.read::<1>(offset + header_len - 1).is_none() {
+        return Err(Unparsed::TruncatedIp);
+    }
     layer.source[..4].copy_from_slice(&header[12..16]);
     layer.destination[..4].copy_from_slice(&header[16..20]);
     *upper = Upper {
@@ -147,7 +158,9 @@ fn ipv6<F: Frame + ?Sized>(
 
 /// Moves `upper` past extension headers. After a fragment header with an
 /// offset, what follows is payload of a later fragment, whatever the next
-/// header says; the same for IPv4.
+/// header says; the same for IPv4. Where that payload would start with more
+/// extension headers, what they lead to is out of reach: RFC 2473 puts
+/// destination options in front of the packet in a tunnel.
 #[inline(always)]
 fn skip_extensions<F: Frame + ?Sized>(
     frame: &F,
@@ -155,8 +168,8 @@ fn skip_extensions<F: Frame + ?Sized>(
     upper: &mut Upper,
 ) -> Result<(), Unparsed> {
     let mut headers = 0;
-    while upper.fragment_offset == 0 && is_extension(family, upper.protocol) {
-        if headers == MAX_EXTENSION_HEADERS {
+    while is_extension(family, upper.protocol) {
+        if upper.fragment_offset != 0 || headers == MAX_EXTENSION_HEADERS {
             return Err(Unparsed::ExtensionHeaders);
         }
         headers += 1;
@@ -164,9 +177,10 @@ fn skip_extensions<F: Frame + ?Sized>(
             .read::<4>(upper.offset)
             .ok_or(Unparsed::ExtensionHeaders)?;
         let units = start[1] as usize;
+        let mut fragment_offset = 0;
         let length = match upper.protocol {
             protocol::FRAGMENT => {
-                upper.fragment_offset = u16::from_be_bytes([start[2], start[3]]) & 0xfff8;
+                fragment_offset = u16::from_be_bytes([start[2], start[3]]) & 0xfff8;
                 8
             }
             // RFC 4302 section 2.2: 32-bit words minus 2.
@@ -174,11 +188,13 @@ fn skip_extensions<F: Frame + ?Sized>(
             // RFC 8200 section 4: 8-octet units, not counting the first.
             _ => (units + 1) * 8,
         };
-        upper.protocol = start[0];
-        upper.offset += length;
-        if upper.offset > upper.end {
+        // Before anything of it is believed: it may be padding.
+        if upper.offset + length > upper.end {
             return Err(Unparsed::ExtensionHeaders);
         }
+        upper.protocol = start[0];
+        upper.fragment_offset = fragment_offset;
+        upper.offset += length;
     }
     Ok(())
 }
@@ -202,9 +218,13 @@ fn is_tunnel(protocol: u8) -> bool {
         protocol::IPV4
             | protocol::IPV6
             | protocol::GRE
+            | protocol::MINIMAL
+            | protocol::IPIP
             | protocol::ETHERIP
+            | protocol::ENCAP
             | protocol::L2TPV3
             | protocol::MPLS
+            | protocol::ETHERNET
     )
 }
 

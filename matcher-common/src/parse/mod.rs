@@ -81,7 +81,8 @@ pub enum Unparsed {
     TruncatedIp,
     /// Version, header length or total length that cannot be.
     MalformedIp,
-    /// Extension headers cut off, or more than [`MAX_EXTENSION_HEADERS`].
+    /// Extension headers cut off, in a later fragment (where they cannot be
+    /// followed), or more than [`MAX_EXTENSION_HEADERS`].
     ExtensionHeaders,
     /// A tunnel inside IP.
     Tunnel,

@@ -1,0 +1,429 @@
+//! One described table of packets: what the parser sees of each, and how the
+//! program decides it under [`standard_world`]. The tests of the parser, on
+//! the host and in the kernel, those of the decision, and the benchmark all
+//! read it.
+//!
+//! | who | address | consent |
+//! |---|---|---|
+//! | [`ALICE`], [`ALICE6`], [`BOB`], [`BOB6`] | in 203.0.113.0/24, 2001:db8:100::/40 | everything |
+//! | [`OPTED_OUT`], [`OPTED_OUT6`] | 203.0.113.66, 2001:db8:166::/48 | nothing |
+//! | [`NO_DETECT`], [`NO_DETECT6`] | 203.0.113.71, 2001:db8:171::/48 | everything but detection |
+//! | [`ONLY_DETECT`] | 203.0.113.70 | detection alone |
+//! | [`IN_REFUSING_RANGE`] | 203.0.113.128/25 | nothing |
+//! | [`BACK_IN`] | 203.0.113.200 inside that range | everything |
+//! | [`HOSTING`], [`HOSTING6`] | consenting subscribers who are listed as C&C themselves | everything |
+//! | [`STRANGER`], [`STRANGER6`] | neither subscriber nor listed | |
+//!
+//! The C&C list is [`indicators`], the time [`now`].
+
+mod consent;
+mod headers;
+mod listed;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use matcher_common::{
+    abi::{AddressBytes, Counter, ParseReport, purposes, role},
+    parse::{Family, Parsed},
+};
+use matcher_user::{
+    indicator::{Indicator, IndicatorId, Qualifier},
+    protocol::Protocol,
+};
+
+pub use self::listed::{id, indicators};
+use crate::{
+    frames::Frame,
+    model::{ALL_PURPOSES, Answer, Consent, Hit, Packet, World},
+};
+
+/// A consenting subscriber.
+pub const ALICE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
+/// A consenting subscriber.
+pub const ALICE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 7);
+/// Another consenting subscriber.
+pub const BOB: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 8);
+/// Another consenting subscriber.
+pub const BOB6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 8);
+/// A subscriber who refuses everything, and is listed as C&C.
+pub const OPTED_OUT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 66);
+/// A subscriber who refuses everything, and is listed as C&C.
+pub const OPTED_OUT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x166, 0, 0, 0, 0, 1);
+/// A subscriber who allows detection and nothing else.
+pub const ONLY_DETECT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 70);
+/// A subscriber who refuses detection alone.
+pub const NO_DETECT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 71);
+/// A subscriber who refuses detection alone.
+pub const NO_DETECT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x171, 0, 0, 0, 0, 1);
+/// A subscriber in a range that refuses everything.
+pub const IN_REFUSING_RANGE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 129);
+/// A subscriber in that range who consents all the same.
+pub const BACK_IN: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 200);
+/// A consenting subscriber whose machine is a C&C server.
+pub const HOSTING: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 99);
+/// A consenting subscriber whose machine is a C&C server.
+pub const HOSTING6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x99);
+/// No subscriber, not listed.
+pub const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// No subscriber, not listed.
+pub const STRANGER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1);
+
+/// One packet of the table.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// What it shows, as a sentence.
+    pub description: &'static str,
+    /// From the Ethernet header on.
+    pub frame: Vec<u8>,
+    /// What the parser sees.
+    pub seen: Seen,
+    /// What is other than usual.
+    pub conditions: Conditions,
+    /// What the program decides.
+    pub answer: Answer,
+}
+
+/// What the parser sees of a frame.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// VLAN tags that were read.
+    pub vlan_tags: u8,
+    /// The IP layer, where one was read.
+    pub ip: Option<SeenIp>,
+    /// Why parsing ended early.
+    pub unparsed: Option<Counter>,
+}
+
+/// What the parser sees of an IP layer.
+#[derive(Clone, Debug)]
+pub struct SeenIp {
+    /// Sender and receiver.
+    pub addresses: (IpAddr, IpAddr),
+    /// Protocol above the extension headers.
+    pub protocol: u8,
+    /// In bytes.
+    pub fragment_offset: u16,
+    /// Source and destination.
+    pub ports: Option<(u16, u16)>,
+}
+
+/// What decides over a packet beside the tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conditions {
+    /// Role of the interface; usually [`role::BOTH`].
+    pub role: Option<u32>,
+    /// Usually not.
+    pub source_validated: bool,
+    /// The emergency stop; usually off.
+    pub stopped: bool,
+    /// The deadline of consent lies ahead; usually so.
+    pub consent_confirmed: bool,
+}
+
+impl Default for Conditions {
+    fn default() -> Self {
+        Self {
+            role: Some(role::BOTH),
+            source_validated: false,
+            stopped: false,
+            consent_confirmed: true,
+        }
+    }
+}
+
+impl Seen {
+    /// The form in which the kernel tells it.
+    pub fn report(&self) -> ParseReport {
+        let mut report = ParseReport {
+            vlan_tags: self.vlan_tags,
+            unparsed: self.unparsed.map_or(0, |reason| reason as u32 + 1),
+            ..ParseReport::default()
+        };
+        if let Some(ip) = &self.ip {
+            report.source = octets(ip.addresses.0);
+            report.destination = octets(ip.addresses.1);
+            report.ip_version = if ip.addresses.0.is_ipv4() { 4 } else { 6 };
+            report.protocol = ip.protocol;
+            report.fragment_offset = ip.fragment_offset;
+            if let Some((source, destination)) = ip.ports {
+                report.has_ports = 1;
+                report.source_port = source;
+                report.destination_port = destination;
+            }
+        }
+        report
+    }
+
+    /// What the model of the decision has to know.
+    pub fn packet(&self) -> Packet {
+        let ip = self.ip.as_ref();
+        Packet {
+            unparsed: self.unparsed,
+            addresses: ip.map(|ip| ip.addresses),
+            protocol: ip.map_or(0, |ip| ip.protocol),
+            ports: ip.and_then(|ip| ip.ports),
+        }
+    }
+
+    /// Whether the parser on the host saw this.
+    pub fn agrees(&self, parsed: &Parsed) -> bool {
+        let ip = parsed.ip().map(|ip| {
+            let ipv6 = ip.family == Family::V6;
+            (
+                matcher_user::drain::address_of(&ip.source, ipv6),
+                matcher_user::drain::address_of(&ip.destination, ipv6),
+                ip.protocol,
+                ip.fragment_offset,
+                ip.ports().map(|ports| (ports.source, ports.destination)),
+            )
+        });
+        let expected = self.ip.as_ref().map(|ip| {
+            (
+                ip.addresses.0,
+                ip.addresses.1,
+                ip.protocol,
+                ip.fragment_offset,
+                ip.ports,
+            )
+        });
+        let unparsed = parsed.unparsed().map(|reason| reason.counter());
+        (parsed.vlan_tags, ip, unparsed) == (self.vlan_tags, expected, self.unparsed)
+    }
+}
+
+/// An address as the ABI has it.
+pub fn octets(address: IpAddr) -> AddressBytes {
+    match address {
+        IpAddr::V4(address) => {
+            let mut bytes = [0; 16];
+            bytes[..4].copy_from_slice(&address.octets());
+            bytes
+        }
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+/// Every packet.
+pub fn table() -> Vec<Case> {
+    [headers::cases(), consent::cases(), listed::cases()].concat()
+}
+
+/// The set-up that the table is decided under, but for a case's conditions.
+///
+/// # Panics
+/// Never: its parts are constants.
+pub fn standard_world(conditions: &Conditions) -> World {
+    let net = |text: &str| -> IpNet { text.parse().expect("a prefix") };
+    let host = |address: IpAddr| IpNet::from(address);
+    World {
+        role: conditions.role,
+        source_validated: conditions.source_validated,
+        stopped: conditions.stopped,
+        consent_confirmed: conditions.consent_confirmed,
+        subscribers: vec![net("203.0.113.0/24"), net("2001:db8:100::/40")],
+        consent: Consent::LongestPrefix(
+            vec![
+                (host(OPTED_OUT.into()), 0),
+                (net("2001:db8:166::/48"), 0),
+                (host(NO_DETECT.into()), ALL_PURPOSES & !purposes::DETECT),
+                (net("2001:db8:171::/48"), ALL_PURPOSES & !purposes::DETECT),
+                (host(ONLY_DETECT.into()), purposes::DETECT),
+                (net("203.0.113.128/25"), 0),
+                (host(BACK_IN.into()), ALL_PURPOSES),
+            ],
+            ALL_PURPOSES,
+        ),
+        indicators: indicators(),
+        now: now(),
+    }
+}
+
+/// The time of the set-up.
+///
+/// # Panics
+/// Never: it is a constant.
+pub fn now() -> Timestamp {
+    "2026-11-22T12:00:00Z".parse().expect("a time")
+}
+
+/// An entry without limits.
+pub fn indicator(id: u32, value: IpNet) -> Indicator {
+    Indicator {
+        id: IndicatorId(id),
+        value,
+        qualifier: Qualifier::default(),
+        feeds: vec!["table".into()],
+        malware: None,
+        confidence: None,
+        first_seen: None,
+        last_seen: None,
+        valid_from: None,
+        valid_until: None,
+    }
+}
+
+/// A case being written; [`Draft::exit`] or [`Draft::hit`] ends it.
+struct Draft {
+    description: &'static str,
+    frame: Vec<u8>,
+    seen: Seen,
+    conditions: Conditions,
+}
+
+fn packet(description: &'static str, frame: Frame) -> Draft {
+    broken(description, frame.build())
+}
+
+fn broken(description: &'static str, frame: Vec<u8>) -> Draft {
+    Draft {
+        description,
+        frame,
+        seen: Seen::default(),
+        conditions: Conditions::default(),
+    }
+}
+
+/// A TCP segment between two addresses.
+fn tcp(
+    description: &'static str,
+    from: (impl Into<IpAddr>, u16),
+    to: (impl Into<IpAddr>, u16),
+) -> Draft {
+    let (source, destination) = (from.0.into(), to.0.into());
+    packet(
+        description,
+        Frame::ethernet().ip(source, destination).tcp(from.1, to.1),
+    )
+    .ip(source, destination, 6)
+    .ports(from.1, to.1)
+}
+
+/// A datagram between two addresses.
+fn udp(
+    description: &'static str,
+    from: (impl Into<IpAddr>, u16),
+    to: (impl Into<IpAddr>, u16),
+) -> Draft {
+    let (source, destination) = (from.0.into(), to.0.into());
+    packet(
+        description,
+        Frame::ethernet()
+            .ip(source, destination)
+            .udp(from.1, to.1)
+            .payload(b"data"),
+    )
+    .ip(source, destination, 17)
+    .ports(from.1, to.1)
+}
+
+impl Draft {
+    fn ip(
+        mut self,
+        source: impl Into<IpAddr>,
+        destination: impl Into<IpAddr>,
+        protocol: u8,
+    ) -> Self {
+        self.seen.ip = Some(SeenIp {
+            addresses: (source.into(), destination.into()),
+            protocol,
+            fragment_offset: 0,
+            ports: None,
+        });
+        self
+    }
+
+    fn ports(mut self, source: u16, destination: u16) -> Self {
+        if let Some(ip) = &mut self.seen.ip {
+            ip.ports = Some((source, destination));
+        }
+        self
+    }
+
+    fn at(mut self, fragment_offset: u16) -> Self {
+        if let Some(ip) = &mut self.seen.ip {
+            ip.fragment_offset = fragment_offset;
+        }
+        self
+    }
+
+    fn tags(mut self, vlan_tags: u8) -> Self {
+        self.seen.vlan_tags = vlan_tags;
+        self
+    }
+
+    fn on(mut self, role: u32) -> Self {
+        self.conditions.role = Some(role);
+        self
+    }
+
+    fn when(mut self, change: impl FnOnce(&mut Conditions)) -> Self {
+        change(&mut self.conditions);
+        self
+    }
+
+    fn answered(self, verdict: Counter, hit: Option<Hit>) -> Case {
+        Case {
+            description: self.description,
+            frame: self.frame,
+            seen: self.seen,
+            conditions: self.conditions,
+            answer: Answer {
+                verdict,
+                lookups: u64::from(matches!(verdict, Counter::NoMatch | Counter::Matched)),
+                port_unknown: 0,
+                hit,
+            },
+        }
+    }
+
+    /// Passes unmatched; one look-up if it came that far.
+    fn exit(self, verdict: Counter) -> Case {
+        self.answered(verdict, None)
+    }
+
+    /// The parser stops for this reason, and so does the program.
+    fn unparsed(mut self, reason: Counter) -> Case {
+        self.seen.unparsed = Some(reason);
+        self.exit(reason)
+    }
+
+    /// The subscriber sent it to this indicator.
+    fn outbound_hit(self, indicator: u32) -> Case {
+        let hit = Hit {
+            outbound: true,
+            indicator,
+        };
+        self.answered(Counter::Matched, Some(hit))
+    }
+
+    /// The subscriber got it from this indicator.
+    fn inbound_hit(self, indicator: u32) -> Case {
+        let hit = Hit {
+            outbound: false,
+            indicator,
+        };
+        self.answered(Counter::Matched, Some(hit))
+    }
+}
+
+impl Case {
+    fn lookups(mut self, lookups: u64) -> Self {
+        self.answer.lookups = lookups;
+        self
+    }
+
+    fn port_unknown(mut self, entries: u64) -> Self {
+        self.answer.port_unknown = entries;
+        self
+    }
+}
+
+fn limited(mut indicator: Indicator, protocol: Option<Protocol>, port: Option<u16>) -> Indicator {
+    indicator.qualifier = Qualifier { protocol, port };
+    indicator
+}
+
+#[cfg(test)]
+mod tests;
