@@ -1,8 +1,13 @@
 //! The decision over one packet: parse, then consent, then match.
 
-use aya_ebpf::{helpers::generated::bpf_ktime_get_boot_ns, programs::XdpContext};
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    helpers::generated::{bpf_ktime_get_boot_ns, bpf_loop},
+    programs::XdpContext,
+};
 use matcher_common::{
-    abi::{Counter, MAX_RULES, RuleSpan, Setting, purposes, role, rule_flags},
+    abi::{Counter, MAX_RULES, Setting, purposes, role, rule_flags},
     parse::{self, IpLayer},
 };
 
@@ -164,52 +169,73 @@ fn find(generation: u64, now_ns: u64, layer: &IpLayer, side: Side) -> u32 {
         (Some(ports), Side::Destination) => u32::from(ports.destination),
         (None, _) => NO_PORT,
     };
-    // Scalars only, so that the loop is a function of its own: the verifier
-    // walks it per call, not per path that leads to it.
-    first_rule(
+    let mut search = Search {
         generation,
-        u64::from(span.first) << 32 | u64::from(span.count),
         now_ns,
-        u32::from(layer.protocol),
+        first: span.first,
+        indicator: NONE,
+        protocol: u32::from(layer.protocol),
         port,
-    )
+    };
+    let rules = if span.count > MAX_RULES {
+        MAX_RULES
+    } else {
+        span.count
+    };
+    // SAFETY: `try_rule` has the signature that the helper calls, and `search`
+    // outlives the call.
+    unsafe {
+        bpf_loop(
+            rules,
+            try_rule as *mut c_void,
+            (&raw mut search).cast::<c_void>(),
+            0,
+        );
+    }
+    search.indicator
 }
 
 /// A port that no packet carries.
 const NO_PORT: u32 = u32::MAX;
 
-/// The indicator of the first rule of the span that holds, or [`NONE`].
-#[inline(never)]
-fn first_rule(generation: u64, span: u64, now_ns: u64, protocol: u32, port: u32) -> u32 {
-    let span = RuleSpan {
-        first: (span >> 32) as u32,
-        count: span as u32,
+/// The search for a rule that holds.
+struct Search {
+    generation: u64,
+    now_ns: u64,
+    first: u32,
+    /// The result.
+    indicator: u32,
+    protocol: u32,
+    port: u32,
+}
+
+/// Tries one rule; 1 ends the search. A callback of `bpf_loop` (Linux 5.17):
+/// the verifier walks it once, and not once a rule.
+///
+/// # Safety
+///
+/// `search` is the one that [`find`] hands to the helper.
+unsafe extern "C" fn try_rule(index: u32, search: *mut Search) -> i64 {
+    // SAFETY: as promised by the caller; nothing else refers to it meanwhile.
+    let search = unsafe { &mut *search };
+    let Some(rule) = maps::rule(search.generation, search.first.wrapping_add(index)) else {
+        return 1;
     };
-    let mut index = 0;
-    while index < MAX_RULES {
-        if index >= span.count {
-            return NONE;
-        }
-        let Some(rule) = maps::rule(generation, span.first.wrapping_add(index)) else {
-            return NONE;
-        };
-        index += 1;
-        if rule.flags & rule_flags::PROTOCOL != 0 && u32::from(rule.protocol) != protocol {
-            continue;
-        }
-        if now_ns < rule.valid_from_ns || now_ns >= rule.valid_until_ns {
-            continue;
-        }
-        if rule.flags & rule_flags::PORT != 0 {
-            if port == NO_PORT {
-                maps::count(Counter::PortUnknown);
-                continue;
-            }
-            if u32::from(rule.port) != port {
-                continue;
-            }
-        }
-        return rule.indicator;
+    if rule.flags & rule_flags::PROTOCOL != 0 && u32::from(rule.protocol) != search.protocol {
+        return 0;
     }
-    NONE
+    if search.now_ns < rule.valid_from_ns || search.now_ns >= rule.valid_until_ns {
+        return 0;
+    }
+    if rule.flags & rule_flags::PORT != 0 {
+        if search.port == NO_PORT {
+            maps::count(Counter::PortUnknown);
+            return 0;
+        }
+        if u32::from(rule.port) != search.port {
+            return 0;
+        }
+    }
+    search.indicator = rule.indicator;
+    1
 }

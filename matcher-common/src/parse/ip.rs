@@ -83,7 +83,7 @@ pub(super) fn parse_upper<F: Frame + ?Sized>(
     layer.protocol = upper.protocol;
     layer.fragment_offset = upper.fragment_offset;
     skipped?;
-    if is_tunnel(upper.protocol) {
+    if kind_of(upper.protocol).flags & TUNNEL != 0 {
         return Err(Unparsed::Tunnel);
     }
     if let Some(ports) = ports(frame, upper) {
@@ -156,6 +156,75 @@ fn ipv6<F: Frame + ?Sized>(
     Ok(())
 }
 
+/// What the parser knows of each protocol number, so that a loop over headers
+/// needs no branch to tell them apart: with one, the kernel's verifier walks
+/// every order in which headers may follow each other.
+static KINDS: [Kind; 256] = kinds();
+
+#[derive(Clone, Copy)]
+struct Kind {
+    flags: u8,
+    /// Bytes that the header's length field counts in; every extension header
+    /// has 8 bytes more. 0 where there is no such field.
+    unit: u8,
+    /// Bits of the third and fourth byte that are a fragment offset.
+    fragment_mask: u16,
+}
+
+/// An extension header of IPv6.
+const EXTENSION_V6: u8 = 1;
+/// An extension header of IPv4.
+const EXTENSION_V4: u8 = 1 << 1;
+/// A packet inside the packet.
+const TUNNEL: u8 = 1 << 2;
+/// Starts with source and destination port.
+const PORTS: u8 = 1 << 3;
+
+const fn kinds() -> [Kind; 256] {
+    const fn kind(flags: u8, unit: u8, fragment_mask: u16) -> Kind {
+        Kind {
+            flags,
+            unit,
+            fragment_mask,
+        }
+    }
+    let mut kinds = [kind(0, 0, 0); 256];
+    // RFC 8200 section 4: 8-octet units, not counting the first.
+    kinds[protocol::HOP_BY_HOP as usize] = kind(EXTENSION_V6, 8, 0);
+    kinds[protocol::ROUTING as usize] = kind(EXTENSION_V6, 8, 0);
+    kinds[protocol::DESTINATION_OPTIONS as usize] = kind(EXTENSION_V6, 8, 0);
+    // RFC 8200 section 4.5: always 8 bytes.
+    kinds[protocol::FRAGMENT as usize] = kind(EXTENSION_V6, 0, 0xfff8);
+    // RFC 4302 section 2.2: 32-bit words minus 2.
+    kinds[protocol::AUTHENTICATION as usize] = kind(EXTENSION_V6 | EXTENSION_V4, 4, 0);
+    let tunnels = [
+        protocol::IPV4,
+        protocol::IPV6,
+        protocol::GRE,
+        protocol::MINIMAL,
+        protocol::IPIP,
+        protocol::ETHERIP,
+        protocol::ENCAP,
+        protocol::L2TPV3,
+        protocol::MPLS,
+        protocol::ETHERNET,
+    ];
+    let mut index = 0;
+    while index < tunnels.len() {
+        kinds[tunnels[index] as usize] = kind(TUNNEL, 0, 0);
+        index += 1;
+    }
+    kinds[protocol::TCP as usize] = kind(PORTS, 0, 0);
+    kinds[protocol::UDP as usize] = kind(PORTS, 0, 0);
+    kinds[protocol::SCTP as usize] = kind(PORTS, 0, 0);
+    kinds
+}
+
+#[inline(always)]
+fn kind_of(protocol: u8) -> Kind {
+    KINDS[protocol as usize]
+}
+
 /// Moves `upper` past extension headers. After a fragment header with an
 /// offset, what follows is payload of a later fragment, whatever the next
 /// header says; the same for IPv4. Where that payload would start with more
@@ -167,73 +236,41 @@ fn skip_extensions<F: Frame + ?Sized>(
     family: Family,
     upper: &mut Upper,
 ) -> Result<(), Unparsed> {
+    let extension = match family {
+        Family::V4 => EXTENSION_V4,
+        Family::V6 => EXTENSION_V6,
+    };
     let mut headers = 0;
-    while is_extension(family, upper.protocol) {
+    loop {
+        let kind = kind_of(upper.protocol);
+        if kind.flags & extension == 0 {
+            return Ok(());
+        }
         if upper.fragment_offset != 0 || headers == MAX_EXTENSION_HEADERS {
             return Err(Unparsed::ExtensionHeaders);
         }
+        // RFC 2675 section 3: a jumbogram has no fragment header.
+        if kind.fragment_mask != 0 && upper.end == usize::MAX {
+            return Err(Unparsed::MalformedIp);
+        }
         headers += 1;
-        let start = frame
+        let [next, units, high, low] = frame
             .read::<4>(upper.offset)
             .ok_or(Unparsed::ExtensionHeaders)?;
-        let units = start[1] as usize;
-        let mut fragment_offset = 0;
-        let length = match upper.protocol {
-            protocol::FRAGMENT => {
-                fragment_offset = u16::from_be_bytes([start[2], start[3]]) & 0xfff8;
-                8
-            }
-            // RFC 4302 section 2.2: 32-bit words minus 2.
-            protocol::AUTHENTICATION => (units + 2) * 4,
-            // RFC 8200 section 4: 8-octet units, not counting the first.
-            _ => (units + 1) * 8,
-        };
+        let length = 8 + units as usize * kind.unit as usize;
         // Before anything of it is believed: it may be padding.
         if upper.offset + length > upper.end {
             return Err(Unparsed::ExtensionHeaders);
         }
-        upper.protocol = start[0];
-        upper.fragment_offset = fragment_offset;
+        upper.protocol = next;
+        upper.fragment_offset = u16::from_be_bytes([high, low]) & kind.fragment_mask;
         upper.offset += length;
     }
-    Ok(())
-}
-
-#[inline(always)]
-fn is_extension(family: Family, protocol: u8) -> bool {
-    match protocol {
-        protocol::AUTHENTICATION => true,
-        protocol::HOP_BY_HOP
-        | protocol::ROUTING
-        | protocol::FRAGMENT
-        | protocol::DESTINATION_OPTIONS => matches!(family, Family::V6),
-        _ => false,
-    }
-}
-
-#[inline(always)]
-fn is_tunnel(protocol: u8) -> bool {
-    matches!(
-        protocol,
-        protocol::IPV4
-            | protocol::IPV6
-            | protocol::GRE
-            | protocol::MINIMAL
-            | protocol::IPIP
-            | protocol::ETHERIP
-            | protocol::ENCAP
-            | protocol::L2TPV3
-            | protocol::MPLS
-            | protocol::ETHERNET
-    )
 }
 
 #[inline(always)]
 fn ports<F: Frame + ?Sized>(frame: &F, upper: &Upper) -> Option<Ports> {
-    let has_ports = matches!(
-        upper.protocol,
-        protocol::TCP | protocol::UDP | protocol::SCTP
-    );
+    let has_ports = kind_of(upper.protocol).flags & PORTS != 0;
     if !has_ports || upper.fragment_offset != 0 || upper.offset + 4 > upper.end {
         return None;
     }
