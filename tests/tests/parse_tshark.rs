@@ -21,7 +21,7 @@ use matcher_user::{
 use serde_json::Value;
 
 /// Where we see another thing than Wireshark, and are right.
-const EXPLAINED: [Explained; 8] = [
+const EXPLAINED: [Explained; 7] = [
     Explained {
         capture: "LINKTYPE_IPV4_invalid.pcap",
         packet: 1,
@@ -60,14 +60,6 @@ const EXPLAINED: [Explained; 8] = [
         capture: "bigtcp-ipv6-vxlan-ipv6.pcap",
         packet: 1,
         why: BIG_TCP,
-    },
-    Explained {
-        capture: "ipv6_frag6_negative_len.pcap",
-        packet: 1,
-        why: "Payload length 0 and a fragment header, which no stack sends. RFC 2675 section 3: \
-              \"The Jumbo Payload option must not be used in a packet that carries a Fragment \
-              header.\" Wireshark believes the length and reads no further; we believe the header \
-              and see a later fragment. Neither sees ports.",
     },
 ];
 

@@ -10,6 +10,23 @@ use super::KernelError;
 /// `BPF_FS_MAGIC`, linux/magic.h.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
+/// Where `directory` is to be found: itself when it lies on a BPF file system;
+/// else the directory of that name as one of our parent processes sees it.
+/// `ip netns exec` gives the process it starts a `/sys` of its own, which hides
+/// the BPF file system and ends with the process.
+pub(super) fn locate(directory: &Path) -> PathBuf {
+    if is_bpffs(&nearest_existing(directory)) || shares_mounts_with_parent() {
+        return directory.to_path_buf();
+    }
+    let Ok(below_root) = directory.strip_prefix("/") else {
+        return directory.to_path_buf();
+    };
+    parents()
+        .map(|pid| PathBuf::from(format!("/proc/{pid}/root")).join(below_root))
+        .find(|seen| is_bpffs(&nearest_existing(seen)))
+        .unwrap_or_else(|| directory.to_path_buf())
+}
+
 /// Makes sure that `directory` can hold pins: it, or its nearest existing
 /// ancestor, lies on a BPF file system. One is mounted at `/sys/fs/bpf` when
 /// that is where the directory should be and nothing is mounted there.
@@ -39,6 +56,13 @@ fn mount_for(directory: &Path) -> Result<(), KernelError> {
             directory.display()
         )));
     }
+    if !shares_mounts_with_parent() {
+        return Err(KernelError::Unsupported(format!(
+            "no BPF file system can be seen at {STANDARD} from here, and one mounted by this \
+             process would end with it (`ip netns exec` and the like); run `mount -t bpf bpf \
+             {STANDARD}` outside first, or enter the namespace with `nsenter --net=...`"
+        )));
+    }
     rustix::mount::mount(
         "bpf",
         STANDARD,
@@ -56,6 +80,38 @@ fn mount_for(directory: &Path) -> Result<(), KernelError> {
     })?;
     tracing::info!("mounted a BPF file system at {STANDARD}");
     Ok(())
+}
+
+/// Whether what we mount outlives us: our parent sees the same mounts.
+fn shares_mounts_with_parent() -> bool {
+    let Some(parent) = parents().next() else {
+        return true;
+    };
+    match (
+        fs::read_link("/proc/self/ns/mnt"),
+        fs::read_link(format!("/proc/{parent}/ns/mnt")),
+    ) {
+        (Ok(own), Ok(parent)) => own == parent,
+        // A parent that hides its namespaces is a service manager.
+        _ => true,
+    }
+}
+
+/// Our parent process, its parent, and so on.
+fn parents() -> impl Iterator<Item = u32> {
+    let own = std::process::id();
+    std::iter::successors(parent_of(own), |pid| parent_of(*pid)).take(64)
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    fs::read_to_string(format!("/proc/{pid}/status"))
+        .ok()?
+        .lines()
+        .find_map(|line| line.strip_prefix("PPid:"))?
+        .trim()
+        .parse()
+        .ok()
+        .filter(|parent| *parent != 0)
 }
 
 fn nearest_existing(path: &Path) -> PathBuf {

@@ -36,7 +36,7 @@ impl Pins {
     /// The pins in `directory`, whether there are any or not.
     pub fn at(directory: &Path) -> Self {
         Self {
-            directory: directory.to_path_buf(),
+            directory: bpffs::locate(directory),
         }
     }
 
