@@ -1,6 +1,16 @@
 //! The program in the real kernel, for tests: no interface, no mocks.
 
-use std::{env, fs::OpenOptions, io::Write, path::Path, sync::Arc};
+use std::{
+    env,
+    fs::OpenOptions,
+    io::Write,
+    mem,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use jiff::Timestamp;
 use matcher_common::abi::{Counter, HitEvent, InterfaceSettings, Setting};
@@ -12,7 +22,7 @@ use matcher_user::{
         object::Object,
         program::{Clock, LOOPBACK, Limits, Loaded, Program},
         ring::Ring,
-        tables::Counters,
+        tables::{Counters, Tables},
     },
     tables::{
         consent::{ConsentEntries, transition},
@@ -70,21 +80,31 @@ pub fn load_with(limits: Limits, clock: Clock) -> Loaded {
     Loaded::load(&object, limits, clock).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Sends a frame through the program.
+/// Sends a frame through the program. The first one takes a while: it has the
+/// program verified.
 ///
 /// # Panics
 /// The kernel refuses it, or the program does not let it pass.
 pub fn send(loaded: &mut Loaded, frame: &[u8]) {
-    send_often(loaded, frame, 1);
+    run(loaded, frame, 1);
 }
 
-/// Sends a frame through the program, so many times in a row.
+/// Sends a frame so many times.
 ///
 /// # Panics
 /// The kernel refuses it, or the program does not let it pass.
-pub fn send_often(loaded: &mut Loaded, frame: &[u8], times: u32) {
+pub fn send_often(loaded: &mut Loaded, frame: &[u8], times: u64) {
+    // One by one: before it repeats a frame, the kernel puts the program into
+    // its dispatcher (net/bpf/test_run.c) and waits for all CPUs, which takes
+    // longer than all of these.
+    for _ in 0..times {
+        run(loaded, frame, 1);
+    }
+}
+
+fn run(loaded: &mut Loaded, frame: &[u8], repeat: u32) {
     let outcome = loaded
-        .run(Program::Matcher, frame, LOOPBACK, times)
+        .run(Program::Matcher, frame, LOOPBACK, repeat)
         .unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(outcome.action, PASS, "every packet passes");
 }
@@ -116,8 +136,8 @@ impl Tally {
     ///
     /// # Panics
     /// The counters cannot be read.
-    pub fn start(loaded: &Loaded) -> Self {
-        Self { last: read(loaded) }
+    pub fn start(tables: &Tables) -> Self {
+        Self { last: read(tables) }
     }
 
     /// What was counted since the start or the last call, in the order of the
@@ -125,8 +145,8 @@ impl Tally {
     ///
     /// # Panics
     /// The counters cannot be read, or one went back.
-    pub fn take(&mut self, loaded: &Loaded) -> Counts {
-        let now = read(loaded);
+    pub fn take(&mut self, tables: &Tables) -> Counts {
+        let now = read(tables);
         let counts = now
             .iter()
             .filter_map(|(counter, value)| {
@@ -142,20 +162,16 @@ impl Tally {
     }
 }
 
-fn read(loaded: &Loaded) -> Counters {
-    loaded
-        .tables
-        .counters()
-        .unwrap_or_else(|error| panic!("{error}"))
+fn read(tables: &Tables) -> Counters {
+    tables.counters().unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Puts a whole world into the kernel's tables, and gives the generation of
-/// the C&C tables. Refusals go the way of an operator's opt-out list.
+/// the C&C tables.
 ///
 /// # Panics
 /// It cannot be compiled or written.
-pub fn install(loaded: &mut Loaded, world: &World) -> u64 {
-    let tables = &mut loaded.tables;
+pub fn install(tables: &mut Tables, world: &World) -> u64 {
     let deadline = if world.consent_confirmed { u64::MAX } else { 0 };
     let settings = [
         (Setting::Stopped, u64::from(world.stopped)),
@@ -179,17 +195,26 @@ pub fn install(loaded: &mut Loaded, world: &World) -> u64 {
     tables
         .set_subscribers(&world.subscribers)
         .unwrap_or_else(|error| panic!("{error}"));
-    let plan = transition(
-        &tables.consent().expect("the consent table is read"),
-        &consent_entries(&world.consent),
-    );
-    tables
-        .change_consent(&plan)
-        .unwrap_or_else(|error| panic!("{error}"));
+    set_consent(tables, &world.consent);
     let compiled = compile(&world.indicators).unwrap_or_else(|error| panic!("{error}"));
     tables
         .load_indicators(&compiled)
         .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Changes consent the way that the agent does: restrictions first. Refusals
+/// go the way of an operator's opt-out list.
+///
+/// # Panics
+/// It cannot be compiled or written.
+pub fn set_consent(tables: &mut Tables, consent: &Consent) {
+    let plan = transition(
+        &tables.consent().expect("the consent table is read"),
+        &consent_entries(consent),
+    );
+    tables
+        .change_consent(&plan)
+        .unwrap_or_else(|error| panic!("{error}"));
 }
 
 fn consent_entries(consent: &Consent) -> ConsentEntries {
@@ -232,4 +257,36 @@ fn consent_entries(consent: &Consent) -> ConsentEntries {
             .collect(),
         default: table.default_allowed().bits().into(),
     }
+}
+
+/// Sends frames while somebody else writes the tables.
+pub struct Sender {
+    loaded: Loaded,
+}
+
+impl Sender {
+    /// Sends a frame again and again, without a pause, until `done`.
+    ///
+    /// # Panics
+    /// The kernel refuses it, or the program does not let it pass.
+    pub fn send_until(&mut self, done: &AtomicBool, frame: &[u8]) {
+        while !done.load(Ordering::Relaxed) {
+            run(&mut self.loaded, frame, 20_000);
+        }
+    }
+}
+
+/// Parts the program from its tables, for tests of what happens when packets
+/// and changes meet.
+///
+/// # Panics
+/// No second program loads.
+pub fn part(mut loaded: Loaded) -> (Sender, Tables) {
+    // So that the sender has not to wait for the verifier.
+    send(&mut loaded, &[0; 14]);
+    // Its maps take the place of the ones that are handed out; nothing asks
+    // for them.
+    let mut spare = load(Clock::Kernel);
+    mem::swap(&mut loaded.tables, &mut spare.tables);
+    (Sender { loaded }, spare.tables)
 }

@@ -39,7 +39,7 @@ impl Bench {
     fn new(clock: Clock) -> Self {
         let loaded = load(clock);
         let ring = Ring::open(&loaded.tables).unwrap();
-        let tally = Tally::start(&loaded);
+        let tally = Tally::start(&loaded.tables);
         Self {
             loaded,
             ring,
@@ -50,14 +50,14 @@ impl Bench {
     }
 
     fn install(&mut self, world: &World) {
-        self.generation = install(&mut self.loaded, world);
+        self.generation = install(&mut self.loaded.tables, world);
     }
 
     /// Sends one packet, and holds everything that the kernel did against the
     /// answer: all counters, and the event in every field.
     fn check(&mut self, frame: &[u8], packet: &Packet, world: &World, answer: &Answer) {
         self.check_event(frame, packet, world, answer);
-        assert_eq!(self.tally.take(&self.loaded), answer.counts(packet));
+        assert_eq!(self.tally.take(&self.loaded.tables), answer.counts(packet));
     }
 
     /// The same for many packets; the counters, which take a system call each,
@@ -76,7 +76,7 @@ impl Bench {
                 *expected.entry(counter).or_default() += count;
             }
         }
-        let counted = self.tally.take(&self.loaded);
+        let counted = self.tally.take(&self.loaded.tables);
         if counted == Vec::from_iter(expected) {
             return;
         }

@@ -10,12 +10,14 @@
 //! - `tables`: typed access to the maps.
 //! - `pins`: the pinned state that outlives the agent.
 //! - `attach`: interfaces.
+//! - `grace`: packets under way.
 //! - `ring`: the consumer of the ring buffer.
 //! - `support`: what is missing, said in one sentence.
 
 pub mod attach;
 mod bpffs;
 mod error;
+mod grace;
 #[cfg(feature = "kernel-log")]
 mod log;
 pub mod object;

@@ -1,13 +1,16 @@
 //! Typed access to the maps of the program, pinned or not.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use matcher_common::abi::{self, Counter, InterfaceSettings, ParseReport, Rule, RuleSpan, Setting};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::{KernelError, error::root_errno};
+use super::{KernelError, error::root_errno, grace::wait_for_packets};
 use crate::tables::{
     consent::{ConsentEntries, Transition},
     indicators::IndicatorTables,
@@ -183,18 +186,21 @@ impl Tables {
         }
     }
 
-    /// Makes the subscriber space hold exactly these prefixes.
+    /// Makes the subscriber space hold exactly these prefixes. On the way it
+    /// holds the old ones and the new ones: an address in both is at no moment
+    /// outside, where its subscriber's refusal would not count (R1).
     pub fn set_subscribers(&mut self, prefixes: &[IpNet]) -> Result<(), KernelError> {
-        let wanted: BTreeMap<IpNet, ()> =
-            prefixes.iter().map(|prefix| (prefix.trunc(), ())).collect();
-        for (prefix, _) in self.subscribers.entries("subscriber space")? {
-            if !wanted.contains_key(&prefix) {
-                self.subscribers.remove("subscriber space", &prefix)?;
-            }
-        }
-        for (done, prefix) in wanted.keys().enumerate() {
+        const TABLE: &str = "subscriber space";
+        let wanted: BTreeSet<IpNet> = prefixes.iter().map(IpNet::trunc).collect();
+        let old = self.subscribers.entries(TABLE)?;
+        for (done, prefix) in wanted.iter().enumerate() {
             self.subscribers
-                .insert("subscriber space", SIZE_KEY, done, prefix, [1, 0, 0, 0])?;
+                .insert(TABLE, SIZE_KEY, done, prefix, [1, 0, 0, 0])?;
+        }
+        for (prefix, _) in old {
+            if !wanted.contains(&prefix) {
+                self.subscribers.remove(TABLE, &prefix)?;
+            }
         }
         Ok(())
     }
@@ -234,6 +240,11 @@ impl Tables {
         for prefix in &plan.remove {
             self.consent.remove("consent", prefix)?;
         }
+        if plan.final_default != plan.narrow_default {
+            // A packet may have found no entry before the restrictions were
+            // written, and read the default only now.
+            wait_for_packets();
+        }
         self.set(Setting::DefaultPurposes, plan.final_default.into())
     }
 
@@ -256,6 +267,9 @@ impl Tables {
         } else {
             &mut self.odd
         };
+        // Until the last switch it was in use, and packets that came before
+        // it may still be compared with it.
+        wait_for_packets();
         half.prefixes.clear(TABLE)?;
         half.clear_rules()?;
         for (index, rule) in tables.rules.iter().enumerate() {
