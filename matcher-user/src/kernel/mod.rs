@@ -11,9 +11,11 @@
 //! - `pins`: the pinned state that outlives the agent.
 //! - `attach`: interfaces.
 //! - `ring`: the consumer of the ring buffer.
+//! - `bench`: what the benchmark runs.
 //! - `support`: what is missing, said in one sentence.
 
 pub mod attach;
+pub mod bench;
 mod bpffs;
 mod error;
 pub mod object;

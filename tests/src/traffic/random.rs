@@ -3,14 +3,16 @@
 
 /// The generator.
 #[derive(Clone, Debug)]
-pub(super) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+    /// Starts from a seed.
+    pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    /// The next of all 64-bit numbers.
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -19,12 +21,18 @@ impl Random {
     }
 
     /// A number from `from` up to, without, `to`.
-    pub(super) fn within(&mut self, from: u64, to: u64) -> u64 {
+    ///
+    /// # Panics
+    /// There is none between them.
+    pub fn within(&mut self, from: u64, to: u64) -> u64 {
         from + self.next() % (to - from)
     }
 
     /// One of them.
-    pub(super) fn of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+    ///
+    /// # Panics
+    /// There are none.
+    pub fn of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.within(0, choices.len() as u64) as usize]
     }
 
