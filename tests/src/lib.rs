@@ -1,6 +1,7 @@
 //! What the tests, the demo and the benchmark share: packets, captures, traffic
 //! with known answers, and a laboratory of network namespaces.
 
+pub mod bench;
 pub mod cleanup;
 pub mod frames;
 pub mod kernel;

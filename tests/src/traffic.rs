@@ -22,6 +22,7 @@ use anyhow::{Context, Result};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
+pub use self::random::Random;
 use crate::{pcap::PcapWriter, wire::Sender};
 
 /// Traffic, the lists that it meets, and what must come of it.

@@ -3,6 +3,7 @@
 //! One module a subcommand. A new one is its `mod` line, its variant in [`Task`] and its arm in
 //! [`Task::run`].
 
+mod bench;
 mod build;
 mod ci;
 mod deny;
@@ -36,6 +37,8 @@ enum Task {
     Build(build::Args),
     /// Run every test; as root also those that need the kernel
     Test(test::Args),
+    /// Measure what one packet costs in the kernel, and loading a list
+    Bench(bench::Args),
     /// Check what a reviewer would otherwise repeat: module order, ABI, config keys, leftovers
     Tidy(tidy::Args),
     /// Check licences, sources and advisories of all dependencies
@@ -60,6 +63,7 @@ impl Task {
             Self::Setup(args) => setup::run(args),
             Self::Build(args) => build::run(args),
             Self::Test(args) => test::run(args),
+            Self::Bench(args) => bench::run(args),
             Self::Tidy(args) => tidy::run(args),
             Self::Deny => deny::run(),
             Self::Kernels(args) => kernels::run(args),

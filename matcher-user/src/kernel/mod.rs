@@ -12,9 +12,11 @@
 //! - `attach`: interfaces.
 //! - `grace`: packets under way.
 //! - `ring`: the consumer of the ring buffer.
+//! - `bench`: what the benchmark runs.
 //! - `support`: what is missing, said in one sentence.
 
 pub mod attach;
+pub mod bench;
 mod bpffs;
 mod error;
 mod grace;

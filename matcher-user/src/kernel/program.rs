@@ -198,7 +198,7 @@ pub struct Outcome {
 
 /// `struct xdp_md` (linux/bpf.h) for a frame: data, data_end, data_meta,
 /// ingress_ifindex, rx_queue_index, egress_ifindex.
-fn context(frame: &[u8], ifindex: u32) -> [u8; 24] {
+pub(super) fn context(frame: &[u8], ifindex: u32) -> [u8; 24] {
     let end = u32::try_from(frame.len()).unwrap_or(u32::MAX);
     let mut context = [0; 24];
     for (slot, value) in context.chunks_exact_mut(4).zip([0, end, 0, ifindex, 0, 0]) {

@@ -1,0 +1,308 @@
+//! Random lists: the same for the same seed.
+
+use std::{
+    collections::HashSet,
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use ipnet::IpNet;
+use jiff::Timestamp;
+use matcher_user::{
+    feeds::{self, Format, Guards},
+    indicators::{Catalog, IndicatorSet},
+    tables::indicators::{IndicatorTables, compile},
+};
+
+use super::Family;
+use crate::traffic::Random;
+
+/// Where the subscribers of both families live: 2^20 of them, an address each
+/// (IPv4) or a /56 each (IPv6).
+pub const SUBSCRIBERS: [(Family, IpAddr, u8); 2] = [
+    (Family::V4, IpAddr::V4(Ipv4Addr::new(100, 64, 0, 0)), 12),
+    (
+        Family::V6,
+        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0)),
+        36,
+    ),
+];
+
+/// The subscriber space of a family.
+///
+/// # Errors
+/// None for the families there are.
+pub fn subscriber_space(family: Family) -> Result<IpNet> {
+    let (_, address, length) = SUBSCRIBERS
+        .into_iter()
+        .find(|(of, ..)| *of == family)
+        .context("a family without subscribers")?;
+    Ok(IpNet::new(address, length)?)
+}
+
+/// Number of the first subscriber who may have opted out; those before consent.
+const FIRST_OPT_OUT: u64 = 1 << 19;
+/// Subscribers in [`subscriber_space`].
+const SUBSCRIBER_COUNT: u64 = 1 << 20;
+
+/// A subscriber's prefix by number.
+fn subscriber(family: Family, number: u64) -> Result<IpNet> {
+    let (_, base, _) = SUBSCRIBERS
+        .into_iter()
+        .find(|(of, ..)| *of == family)
+        .context("a family without subscribers")?;
+    let (own_bits, length) = match family {
+        Family::V4 => (0, 32),
+        Family::V6 => (72, 56),
+    };
+    let address = from_number(family, number_of(base) + (u128::from(number) << own_bits));
+    Ok(IpNet::new(address, length)?)
+}
+
+/// A random address of a random subscriber who consents.
+///
+/// # Errors
+/// None for the families there are.
+pub fn consenting(family: Family, random: &mut Random) -> Result<IpAddr> {
+    let whose = subscriber(family, random.within(0, FIRST_OPT_OUT))?;
+    Ok(inside(whose, random))
+}
+
+/// `count` subscribers who opted out.
+///
+/// # Errors
+/// None for the families there are.
+pub fn opted_out(family: Family, count: usize, random: &mut Random) -> Result<Vec<IpNet>> {
+    let mut numbers = HashSet::new();
+    while numbers.len() < count {
+        numbers.insert(random.within(FIRST_OPT_OUT, SUBSCRIBER_COUNT));
+    }
+    let mut numbers: Vec<u64> = numbers.into_iter().collect();
+    numbers.sort_unstable();
+    numbers
+        .into_iter()
+        .map(|number| subscriber(family, number))
+        .collect()
+}
+
+/// A random address inside of a prefix.
+pub fn inside(prefix: IpNet, random: &mut Random) -> IpAddr {
+    let family = match prefix {
+        IpNet::V4(_) => Family::V4,
+        IpNet::V6(_) => Family::V6,
+    };
+    let own = u32::from(family.bits() - prefix.prefix_len());
+    let mask = 1u128.checked_shl(own).map_or(u128::MAX, |size| size - 1);
+    from_number(family, number_of(prefix.network()) | (wide(random) & mask))
+}
+
+/// A random address of the Internet outside of the subscriber space: such as
+/// may be listed, and such as is talked to.
+pub fn remote(family: Family, random: &mut Random) -> IpAddr {
+    match family {
+        Family::V4 => loop {
+            let address = Ipv4Addr::from(random.next() as u32);
+            let [first, second, ..] = address.octets();
+            // Space that the guards of feeds refuse, a little more of it than
+            // they do.
+            let special = matches!(first, 0 | 10 | 127 | 224..)
+                || matches!(
+                    (first, second),
+                    (100, 64..128) | (169, 254) | (192, 0 | 168)
+                )
+                || matches!((first, second), (172, 16..32));
+            if !special {
+                break address.into();
+            }
+        },
+        // 2400::/12, of which APNIC gives out.
+        Family::V6 => from_number(
+            Family::V6,
+            (0x240 << 116) | (wide(random) & ((1 << 116) - 1)),
+        ),
+    }
+}
+
+fn wide(random: &mut Random) -> u128 {
+    u128::from(random.next()) << 64 | u128::from(random.next())
+}
+
+fn number_of(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u32::from(address).into(),
+        IpAddr::V6(address) => address.into(),
+    }
+}
+
+fn from_number(family: Family, number: u128) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::from(number as u32).into(),
+        Family::V6 => Ipv6Addr::from(number).into(),
+    }
+}
+
+/// `count` different prefixes: of twenty, nineteen are hosts and one is a
+/// prefix of 20 to 28 bits (IPv4) or 32 to 64 (IPv6). The first so many of
+/// them are the list of that size.
+pub fn prefixes(family: Family, count: usize, random: &mut Random) -> Vec<IpNet> {
+    let mut seen = HashSet::with_capacity(count);
+    let mut list = Vec::with_capacity(count);
+    while list.len() < count {
+        let length = match (list.len() % 20, family) {
+            (0, Family::V4) => random.within(20, 29) as u8,
+            (0, Family::V6) => random.within(32, 65) as u8,
+            _ => family.bits(),
+        };
+        let Ok(prefix) = IpNet::new(remote(family, random), length) else {
+            continue;
+        };
+        let prefix = prefix.trunc();
+        if seen.insert(prefix) {
+            list.push(prefix);
+        }
+    }
+    list
+}
+
+/// Tells whether any prefix of a list covers an address.
+#[derive(Debug)]
+pub struct Covered {
+    /// Disjoint ranges, first and last address, ascending.
+    ranges: Vec<(u128, u128)>,
+}
+
+impl Covered {
+    /// By these prefixes, all of one family.
+    pub fn by(prefixes: &[IpNet]) -> Self {
+        let mut ranges: Vec<(u128, u128)> = prefixes
+            .iter()
+            .map(|prefix| (number_of(prefix.network()), number_of(prefix.broadcast())))
+            .collect();
+        ranges.sort_unstable();
+        // Prefixes nest or are disjoint: one that begins inside of the one
+        // before lies inside of it.
+        ranges.dedup_by(|later, earlier| later.0 <= earlier.1);
+        Self { ranges }
+    }
+
+    /// Whether one of them covers the address.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let number = number_of(address);
+        let after = self.ranges.partition_point(|(first, _)| *first <= number);
+        after
+            .checked_sub(1)
+            .and_then(|index| self.ranges.get(index))
+            .is_some_and(|(_, last)| number <= *last)
+    }
+}
+
+/// A list on its way from a feed's bytes to tables, each step timed.
+#[derive(Debug)]
+pub struct Compiled {
+    /// What the kernel is given.
+    pub tables: IndicatorTables,
+    /// Reading and guarding every line.
+    pub parse: Duration,
+    /// One set with ids out of the feed.
+    pub merge: Duration,
+    /// Rules for each prefix.
+    pub compile: Duration,
+}
+
+/// Does what the agent does with a feed, up to the border of the kernel.
+///
+/// # Errors
+/// A line of the list was not taken, which would be a mistake of the
+/// benchmark.
+pub fn compile_feed(prefixes: &[IpNet], subscribers: IpNet) -> Result<Compiled> {
+    let mut text = String::new();
+    for prefix in prefixes {
+        writeln!(text, "{prefix}")?;
+    }
+    let guards = Guards {
+        own_prefixes: vec![subscribers],
+        ..Guards::default()
+    };
+
+    let start = Instant::now();
+    let mut feed = feeds::parse(Format::Plain, text.as_bytes());
+    let refused = guards.apply(&mut feed.entries);
+    let parse = start.elapsed();
+    ensure!(
+        refused.is_empty() && feed.entries.len() == prefixes.len(),
+        "of {} entries {} were read and {} refused",
+        prefixes.len(),
+        feed.entries.len(),
+        refused.len(),
+    );
+
+    let start = Instant::now();
+    let entries = [("bench", feed.entries.as_slice())];
+    let (set, _catalog) = IndicatorSet::merge(&Catalog::default(), &entries, Timestamp::now())?;
+    let merge = start.elapsed();
+
+    let start = Instant::now();
+    let tables = compile(set.iter())?;
+    let compile = start.elapsed();
+    Ok(Compiled {
+        tables,
+        parse,
+        merge,
+        compile,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_what_the_benchmark_says_it_is() {
+        for family in Family::ALL {
+            let list = prefixes(family, 1_000, &mut Random::new(1));
+            let hosts = list
+                .iter()
+                .filter(|prefix| prefix.prefix_len() == family.bits());
+            assert_eq!(hosts.count(), 950);
+            assert_eq!(list.len(), 1_000);
+            assert_eq!(list[..100], prefixes(family, 100, &mut Random::new(1)));
+            let space = subscriber_space(family).unwrap();
+            let compiled = compile_feed(&list, space).unwrap();
+            assert_eq!(compiled.tables.prefixes.len(), 1_000);
+        }
+    }
+
+    #[test]
+    fn covered_agrees_with_asking_every_prefix() {
+        for family in Family::ALL {
+            let mut random = Random::new(3);
+            let list = prefixes(family, 300, &mut random);
+            let covered = Covered::by(&list);
+            for _ in 0..2_000 {
+                let prefix = *random.of(&list);
+                for address in [inside(prefix, &mut random), remote(family, &mut random)] {
+                    let asked = list.iter().any(|prefix| prefix.contains(&address));
+                    assert_eq!(covered.contains(address), asked, "{address}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn who_consents_has_not_opted_out() {
+        for family in Family::ALL {
+            let mut random = Random::new(4);
+            let space = subscriber_space(family).unwrap();
+            let out = opted_out(family, 1_000, &mut random).unwrap();
+            assert!(out.iter().all(|prefix| space.contains(prefix)));
+            let covered = Covered::by(&out);
+            for _ in 0..2_000 {
+                let address = consenting(family, &mut random).unwrap();
+                assert!(space.contains(&address));
+                assert!(!covered.contains(address));
+            }
+        }
+    }
+}
