@@ -2,6 +2,7 @@
 //! with known answers, and a laboratory of network namespaces.
 
 pub mod cleanup;
+pub mod demo;
 pub mod frames;
 pub mod lab;
 pub mod pcap;

@@ -5,6 +5,7 @@
 
 mod build;
 mod ci;
+mod demo;
 mod deny;
 mod front;
 mod kernels;
@@ -34,6 +35,8 @@ enum Task {
     Setup(setup::Args),
     /// Build the kernel program and the agent
     Build(build::Args),
+    /// Show the whole thing at work on made-up traffic, in network namespaces of its own
+    Demo(demo::Args),
     /// Run every test; as root also those that need the kernel
     Test(test::Args),
     /// Check what a reviewer would otherwise repeat: module order, ABI, config keys, leftovers
@@ -59,6 +62,7 @@ impl Task {
         match self {
             Self::Setup(args) => setup::run(args),
             Self::Build(args) => build::run(args),
+            Self::Demo(args) => demo::run(args),
             Self::Test(args) => test::run(args),
             Self::Tidy(args) => tidy::run(args),
             Self::Deny => deny::run(),
