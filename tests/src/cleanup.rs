@@ -6,7 +6,9 @@ use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     process,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError, RwLock, TryLockError},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -18,6 +20,11 @@ static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
     listens: false,
     actions: BTreeMap::new(),
 });
+
+/// Held for reading while something is made, and for good once the process ends.
+static MAKING: RwLock<()> = RwLock::new(());
+/// What is being made when a signal comes gets so long to be finished.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Registry {
     next: u64,
@@ -65,9 +72,26 @@ impl Drop for Cleanup {
     }
 }
 
+/// Makes something that a [`Cleanup`] undoes: a signal that comes meanwhile is
+/// acted upon when it is made, so that nothing appears after its removal. After
+/// a signal this never returns. Not to be nested.
+pub fn making<T>(make: impl FnOnce() -> T) -> T {
+    let _guard = MAKING.read().unwrap_or_else(PoisonError::into_inner);
+    make()
+}
+
 /// Runs on ctrlc's own thread. Holds the registry to the end, so that the other
 /// threads can neither register anything more nor run an action twice.
 fn end() {
+    let deadline = Instant::now() + PATIENCE;
+    let _nothing_more = loop {
+        match MAKING.try_write() {
+            Ok(guard) => break Some(guard),
+            Err(TryLockError::Poisoned(error)) => break Some(error.into_inner()),
+            Err(_) if Instant::now() >= deadline => break None,
+            Err(_) => thread::sleep(Duration::from_millis(1)),
+        }
+    };
     let mut registry = registry();
     while let Some((_, action)) = registry.actions.pop_last() {
         // One action that fails must not keep the others from running.

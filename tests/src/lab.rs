@@ -42,7 +42,7 @@ use rustix::{
 pub(crate) use counters::CounterFile;
 pub use counters::Counters;
 
-use crate::cleanup::Cleanup;
+use crate::cleanup::{Cleanup, making};
 
 /// Where `ip netns` keeps its namespaces.
 const NAMESPACES: &str = "/run/netns";
@@ -83,7 +83,7 @@ impl Lab {
         let both = [edge.clone(), world.clone()];
         let cleanup = Cleanup::new(move || both.iter().for_each(Namespace::remove))?;
         for namespace in [&edge, &world] {
-            namespace.create()?;
+            making(|| namespace.create())?;
         }
         Ok(Self {
             edge,

@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod cleanup;
+pub mod demo;
 pub mod frames;
 pub mod kernel;
 pub mod lab;

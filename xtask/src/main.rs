@@ -6,6 +6,7 @@
 mod bench;
 mod build;
 mod ci;
+mod demo;
 mod deny;
 mod front;
 mod kernels;
@@ -35,6 +36,8 @@ enum Task {
     Setup(setup::Args),
     /// Build the kernel program and the agent
     Build(build::Args),
+    /// Show the whole thing at work on made-up traffic, in network namespaces of its own
+    Demo(demo::Args),
     /// Run every test; as root also those that need the kernel
     Test(test::Args),
     /// Measure what one packet costs in the kernel, and loading a list
@@ -62,6 +65,7 @@ impl Task {
         match self {
             Self::Setup(args) => setup::run(args),
             Self::Build(args) => build::run(args),
+            Self::Demo(args) => demo::run(args),
             Self::Test(args) => test::run(args),
             Self::Bench(args) => bench::run(args),
             Self::Tidy(args) => tidy::run(args),

@@ -26,6 +26,7 @@ pub(super) fn tail(config: Option<&Path>, json: bool, once: bool) -> anyhow::Res
     // Where to go on when the agent was restarted: no hit twice, none missed.
     let mut after = None;
     let mut misses = 0;
+    let mut announced = once;
     loop {
         if let Some(client) = agent(&instance)? {
             misses = 0;
@@ -36,7 +37,13 @@ pub(super) fn tail(config: Option<&Path>, json: bool, once: bool) -> anyhow::Res
                     Some(hit) if json => hit.to_string(),
                     Some(hit) => line_text(&hit),
                     None if once => return Ok(0),
-                    None => continue,
+                    None => {
+                        if !announced {
+                            announced = true;
+                            announce("following the hits of the agent")?;
+                        }
+                        continue;
+                    }
                 };
                 if !write_out(io::stdout(), format!("{line}\n").as_bytes())? {
                     return Ok(0);
@@ -57,6 +64,9 @@ fn from_ring(instance: &Instance, json: bool, once: bool) -> anyhow::Result<u8> 
     let mut catalog = instance.catalog()?;
     let mut ring = Ring::open(&tables).map_err(InstanceError::from)?;
     let mut names = Names::default();
+    if !once {
+        announce("no agent runs: reading the ring buffer, and taking the hits out of it")?;
+    }
     loop {
         let offset = WallOffset::measure();
         let mut lines = String::new();
@@ -92,6 +102,13 @@ fn from_ring(instance: &Instance, json: bool, once: bool) -> anyhow::Result<u8> 
         // Interrupted or timed out: look again.
         let _ = poll(&mut [PollFd::new(&ring, PollFlags::IN)], Some(&timeout));
     }
+}
+
+/// Tells a person who sees nothing yet, and a program that starts this one,
+/// from when on no hit is missed.
+fn announce(what: &str) -> anyhow::Result<()> {
+    write_out(io::stderr(), format!("{what}; Ctrl-C ends\n").as_bytes())?;
+    Ok(())
 }
 
 fn render(hit: &Hit, json: bool) -> anyhow::Result<String> {
