@@ -4,6 +4,8 @@
 pub mod cleanup;
 pub mod frames;
 pub mod lab;
+pub mod matcher;
 pub mod pcap;
+pub mod skip;
 pub mod traffic;
 pub mod wire;
