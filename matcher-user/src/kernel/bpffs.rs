@@ -39,6 +39,15 @@ fn mount_for(directory: &Path) -> Result<(), KernelError> {
             directory.display()
         )));
     }
+    // `ip netns exec` gives a command such a namespace, with a fresh /sys.
+    if !shares_mounts_with_init() {
+        return Err(KernelError::Unsupported(format!(
+            "no BPF file system is in sight at {STANDARD}, and this process has a mount namespace \
+             of its own: one mounted here would vanish with it, and the program with that. For \
+             another network namespace use `nsenter --net=/run/netns/NAME matcher ...` instead of \
+             `ip netns exec`; elsewhere, `mount -t bpf bpf {STANDARD}` first"
+        )));
+    }
     rustix::mount::mount(
         "bpf",
         STANDARD,
@@ -56,6 +65,18 @@ fn mount_for(directory: &Path) -> Result<(), KernelError> {
     })?;
     tracing::info!("mounted a BPF file system at {STANDARD}");
     Ok(())
+}
+
+/// Whether what is mounted here outlives this process. Where that cannot be
+/// told it is assumed.
+fn shares_mounts_with_init() -> bool {
+    match (
+        fs::read_link("/proc/1/ns/mnt"),
+        fs::read_link("/proc/self/ns/mnt"),
+    ) {
+        (Ok(of_init), Ok(own)) => of_init == own,
+        _ => true,
+    }
 }
 
 fn nearest_existing(path: &Path) -> PathBuf {
