@@ -7,6 +7,7 @@ pub mod demo;
 pub mod frames;
 pub mod kernel;
 pub mod lab;
+pub mod matcher;
 pub mod model;
 pub mod packets;
 pub mod pcap;

@@ -76,6 +76,7 @@ pub async fn run(
     out: Box<dyn Output>,
     json: bool,
 ) -> Result<(), InstanceError> {
+    crate::kernel::support::require()?;
     let run_dir = instance.run_dir();
     let _agent = run_dir.try_lock(LockName::Agent)?;
     let signal_error = |source| InstanceError::File {

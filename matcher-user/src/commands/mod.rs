@@ -61,10 +61,27 @@ pub(crate) fn execute() -> ExitCode {
                 .downcast_ref::<InstanceError>()
                 .map_or(1, InstanceError::exit_code);
             // Nothing is left to be said when standard error is closed.
-            let _ = writeln!(io::stderr(), "error: {error:#}");
+            let _ = writeln!(io::stderr(), "error: {}", sentence(&error));
             ExitCode::from(code)
         }
     }
+}
+
+/// An error and its causes on one line, each once: most of ours name their
+/// cause themselves.
+fn sentence(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .map(ToString::to_string)
+        .fold(String::new(), |mut text, cause| {
+            if text.is_empty() {
+                text = cause;
+            } else if !text.contains(&cause) {
+                text.push_str(": ");
+                text.push_str(&cause);
+            }
+            text
+        })
 }
 
 fn start_log(foreground: bool) {

@@ -34,6 +34,7 @@ impl Instance {
                     .into(),
             ));
         }
+        crate::kernel::support::require()?;
         // Before anything is made: is there such an interface at all?
         for interface in interfaces {
             attach::ifindex(&interface.name)?;
@@ -180,8 +181,8 @@ impl Instance {
 
     /// Detaches from every interface and removes everything pinned.
     pub fn detach(&self, answer: &mut Answer) -> Result<(), InstanceError> {
-        let _changing = self.run_dir().lock(LockName::Changes)?;
         crate::kernel::support::require()?;
+        let _changing = self.run_dir().lock(LockName::Changes)?;
         let pins = self.pins();
         let run_dir = self.run_dir();
         let names = run_dir.record()?.interfaces;

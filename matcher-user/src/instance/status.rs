@@ -76,8 +76,10 @@ impl Instance {
     pub fn status(&self, tables: &Tables, agent: bool) -> Result<Status, InstanceError> {
         let counters = tables.counters()?;
         let known = self.run_dir().record()?.interfaces;
-        let interfaces = tables
-            .interfaces()?
+        let mut roles = tables.interfaces()?;
+        // The kernel's table has no order.
+        roles.sort_unstable_by_key(|(ifindex, _)| *ifindex);
+        let interfaces = roles
             .into_iter()
             .map(|(ifindex, settings)| {
                 let record = known.iter().find(|record| record.ifindex == ifindex);
