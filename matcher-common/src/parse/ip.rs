@@ -180,46 +180,54 @@ const TUNNEL: u8 = 1 << 2;
 /// Starts with source and destination port.
 const PORTS: u8 = 1 << 3;
 
+#[expect(
+    clippy::indexing_slicing,
+    reason = "evaluated by the compiler, which refuses an index out of range"
+)]
 const fn kinds() -> [Kind; 256] {
-    const fn kind(flags: u8, unit: u8, fragment_mask: u16) -> Kind {
-        Kind {
-            flags,
-            unit,
-            fragment_mask,
-        }
+    let mut kinds = [kind(0); 256];
+    let mut number = 1;
+    while number < kinds.len() {
+        kinds[number] = kind(number as u8);
+        number += 1;
     }
-    let mut kinds = [kind(0, 0, 0); 256];
-    // RFC 8200 section 4: 8-octet units, not counting the first.
-    kinds[protocol::HOP_BY_HOP as usize] = kind(EXTENSION_V6, 8, 0);
-    kinds[protocol::ROUTING as usize] = kind(EXTENSION_V6, 8, 0);
-    kinds[protocol::DESTINATION_OPTIONS as usize] = kind(EXTENSION_V6, 8, 0);
-    // RFC 8200 section 4.5: always 8 bytes.
-    kinds[protocol::FRAGMENT as usize] = kind(EXTENSION_V6, 0, 0xfff8);
-    // RFC 4302 section 2.2: 32-bit words minus 2.
-    kinds[protocol::AUTHENTICATION as usize] = kind(EXTENSION_V6 | EXTENSION_V4, 4, 0);
-    let tunnels = [
-        protocol::IPV4,
-        protocol::IPV6,
-        protocol::GRE,
-        protocol::MINIMAL,
-        protocol::IPIP,
-        protocol::ETHERIP,
-        protocol::ENCAP,
-        protocol::L2TPV3,
-        protocol::MPLS,
-        protocol::ETHERNET,
-    ];
-    let mut index = 0;
-    while index < tunnels.len() {
-        kinds[tunnels[index] as usize] = kind(TUNNEL, 0, 0);
-        index += 1;
-    }
-    kinds[protocol::TCP as usize] = kind(PORTS, 0, 0);
-    kinds[protocol::UDP as usize] = kind(PORTS, 0, 0);
-    kinds[protocol::SCTP as usize] = kind(PORTS, 0, 0);
     kinds
 }
 
+const fn kind(number: u8) -> Kind {
+    let (flags, unit, fragment_mask) = match number {
+        // RFC 8200 section 4: 8-octet units, not counting the first.
+        protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION_OPTIONS => {
+            (EXTENSION_V6, 8, 0)
+        }
+        // RFC 8200 section 4.5: always 8 bytes.
+        protocol::FRAGMENT => (EXTENSION_V6, 0, 0xfff8),
+        // RFC 4302 section 2.2: 32-bit words minus 2.
+        protocol::AUTHENTICATION => (EXTENSION_V6 | EXTENSION_V4, 4, 0),
+        protocol::IPV4
+        | protocol::IPV6
+        | protocol::GRE
+        | protocol::MINIMAL
+        | protocol::IPIP
+        | protocol::ETHERIP
+        | protocol::ENCAP
+        | protocol::L2TPV3
+        | protocol::MPLS
+        | protocol::ETHERNET => (TUNNEL, 0, 0),
+        protocol::TCP | protocol::UDP | protocol::SCTP => (PORTS, 0, 0),
+        _ => (0, 0, 0),
+    };
+    Kind {
+        flags,
+        unit,
+        fragment_mask,
+    }
+}
+
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the table has an entry for every u8"
+)]
 #[inline(always)]
 fn kind_of(protocol: u8) -> Kind {
     KINDS[protocol as usize]

@@ -277,7 +277,7 @@ fn chain_bytes(chain: &[Extension], ip: &mut IpLayer, transport: u8) -> (u8, Vec
             }
             Extension::Fragment((offset, more)) => {
                 bytes.extend([next, 0]);
-                bytes.extend((offset * 8 | u16::from(*more)).to_be_bytes());
+                bytes.extend(((offset * 8) | u16::from(*more)).to_be_bytes());
                 bytes.extend([0; 4]);
                 if ip.fragment_offset == 0 {
                     ip.fragment_offset = offset * 8;
