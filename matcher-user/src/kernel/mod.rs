@@ -10,7 +10,6 @@
 //! - [`tables`]: typed access to the maps.
 //! - [`pins`]: the pinned state that outlives the agent.
 //! - [`attach`]: interfaces.
-//! - [`grace`]: packets under way.
 //! - [`ring`]: the consumer of the ring buffer.
 //! - [`support`]: what is missing, said in one sentence.
 

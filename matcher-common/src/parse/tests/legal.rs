@@ -188,7 +188,7 @@ fn write(tags: &[(u16, u16)], network: &Network, transport: &Transport, payload:
             bytes.extend([0x40 | (header / 4) as u8, 0]);
             bytes.extend((total as u16).to_be_bytes());
             bytes.extend([0, 0]);
-            bytes.extend((offset | u16::from(*more) << 13).to_be_bytes());
+            bytes.extend((offset | (u16::from(*more) << 13)).to_be_bytes());
             bytes.extend([64, first, 0, 0]);
             bytes.extend(source);
             bytes.extend(destination);
@@ -277,7 +277,7 @@ fn chain_bytes(chain: &[Extension], ip: &mut IpLayer, transport: u8) -> (u8, Vec
             }
             Extension::Fragment((offset, more)) => {
                 bytes.extend([next, 0]);
-                bytes.extend((offset * 8 | u16::from(*more)).to_be_bytes());
+                bytes.extend(((offset * 8) | u16::from(*more)).to_be_bytes());
                 bytes.extend([0; 4]);
                 if ip.fragment_offset == 0 {
                     ip.fragment_offset = offset * 8;
