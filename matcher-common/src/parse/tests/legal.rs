@@ -188,7 +188,7 @@ fn write(tags: &[(u16, u16)], network: &Network, transport: &Transport, payload:
             bytes.extend([0x40 | (header / 4) as u8, 0]);
             bytes.extend((total as u16).to_be_bytes());
             bytes.extend([0, 0]);
-            bytes.extend((offset | u16::from(*more) << 13).to_be_bytes());
+            bytes.extend((offset | (u16::from(*more) << 13)).to_be_bytes());
             bytes.extend([64, first, 0, 0]);
             bytes.extend(source);
             bytes.extend(destination);
