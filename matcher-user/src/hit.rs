@@ -156,17 +156,40 @@ pub fn line_text(line: &serde_json::Value) -> String {
         })
         .unwrap_or_default();
     let malware = of_indicator("malware").map_or_else(String::new, |name| format!(" {name}"));
-    format!(
+    let line = format!(
         "{} {} {protocol} {} {arrow} {}  [{feeds}: {}{malware}]",
         text("time"),
         text("interface"),
         endpoint("subscriber"),
         endpoint("remote"),
         of_indicator("value").unwrap_or("-"),
-    )
+    );
+    // Names come from feeds: none may steer the terminal.
+    line.replace(char::is_control, "\u{fffd}")
 }
 
 /// RFC 3339 with nanoseconds, always nine digits, always UTC.
 pub fn time_text(time: Timestamp) -> String {
     format!("{time:.9}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_for_a_person_cannot_steer_the_terminal() {
+        let line = serde_json::json!({
+            "time": "2026-11-22T01:02:03.000000004Z", "interface": "eth0",
+            "direction": "outbound", "protocol": "tcp",
+            "subscriber_ip": "2001:db8::7", "subscriber_port": 51413,
+            "remote_ip": "198.51.100.23", "remote_port": null,
+            "indicator": {"value": "198.51.100.23", "feeds": ["feodo"], "malware": "a\u{1b}[2Jb"},
+        });
+        assert_eq!(
+            line_text(&line),
+            "2026-11-22T01:02:03.000000004Z eth0 tcp [2001:db8::7]:51413 -> 198.51.100.23  \
+             [feodo: 198.51.100.23 a\u{fffd}[2Jb]"
+        );
+    }
 }

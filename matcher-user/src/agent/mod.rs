@@ -206,8 +206,10 @@ impl Agent {
         let ring_lock = instance.run_dir().try_lock(LockName::Ring)?;
         let mut tables = instance.tables()?;
         let mut lists = consent_lists(&config, &instance.paths);
-        let consent = instance.apply_consent(&mut tables, &mut lists, &mut answer)?;
         log(&answer);
+        // Attaching has read the lists a moment ago, and said what is wrong.
+        let mut said = Answer::default();
+        let consent = instance.apply_consent(&mut tables, &mut lists, &mut said)?;
         let mut ring = Ring::open(&tables)?;
         let store = Store::open(&instance.store_path(), &config.edge)?;
         let flow = Flow::new(
