@@ -325,7 +325,10 @@ impl Namespace {
             let name = line.split([':', '@']).nth(1).map_or("", str::trim);
             let _ = self.ip(&["link", "del", "dev", name]);
         }
-        if let Err(error) = output(Command::new("ip").args(["netns", "del", &self.name])) {
+        if let Err(error) = output(Command::new("ip").args(["netns", "del", &self.name]))
+            // Two may sweep at once.
+            && self.path().exists()
+        {
             eprintln!("left behind: network namespace {}: {error:#}", self.name);
         }
     }

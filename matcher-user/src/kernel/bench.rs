@@ -105,13 +105,12 @@ impl Rotor {
                 EbpfError::ParseError(error) => wrong(error.to_string()),
                 error => KernelError::from_source(format!("loading {origin}"), error),
             })?;
-        let mut take = |name: &str| {
-            ebpf.take_map(name)
-                .ok_or_else(|| wrong(format!("has no map {name}")))
-        };
+        let missing = |name: &str| wrong(format!("has no map {name}"));
         let typed = |error| KernelError::from_source("a map of the baselines", error);
-        let target = ProgramArray::try_from(take("TARGET")?).map_err(typed)?;
-        let addresses = take(map)?;
+        let target = ebpf.take_map("TARGET").ok_or_else(|| missing("TARGET"))?;
+        let target = ProgramArray::try_from(target).map_err(typed)?;
+        // Left where it is: loading a program needs it open.
+        let addresses = ebpf.map_mut(map).ok_or_else(|| missing(map))?;
         match flows {
             Flows::V4(flows) => fill(Array::try_from(addresses).map_err(typed)?, flows)?,
             Flows::V6(flows) => fill(Array::try_from(addresses).map_err(typed)?, flows)?,
@@ -201,7 +200,10 @@ fn instructions(xdp: &Xdp) -> Result<Option<u32>, KernelError> {
         .map_err(|error| KernelError::from_source("asking about a loaded program", error))
 }
 
-fn fill<Flow: aya::Pod>(mut map: Array<MapData, Flow>, flows: &[Flow]) -> Result<(), KernelError> {
+fn fill<Flow: aya::Pod>(
+    mut map: Array<&mut MapData, Flow>,
+    flows: &[Flow],
+) -> Result<(), KernelError> {
     for (index, flow) in (0..).zip(flows) {
         map.set(index, flow, 0)
             .map_err(|error| KernelError::from_source("writing the addresses of packets", error))?;

@@ -1,6 +1,7 @@
 //! Random lists: the same for the same seed.
 
 use std::{
+    cmp::Reverse,
     collections::HashSet,
     fmt::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -180,9 +181,10 @@ impl Covered {
             .iter()
             .map(|prefix| (number_of(prefix.network()), number_of(prefix.broadcast())))
             .collect();
-        ranges.sort_unstable();
-        // Prefixes nest or are disjoint: one that begins inside of the one
-        // before lies inside of it.
+        // Of two with the same beginning the longer range first. Prefixes nest
+        // or are disjoint: one that begins inside of the one before lies inside
+        // of it.
+        ranges.sort_unstable_by_key(|(first, last)| (*first, Reverse(*last)));
         ranges.dedup_by(|later, earlier| later.0 <= earlier.1);
         Self { ranges }
     }
@@ -287,6 +289,17 @@ mod tests {
                     assert_eq!(covered.contains(address), asked, "{address}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_prefix_covers_all_of_itself_when_another_begins_with_it() {
+        for [outer, inner, last] in [
+            ["198.51.100.0/24", "198.51.100.0/28", "198.51.100.255"],
+            ["2001:db8::/32", "2001:db8::/128", "2001:db8:ffff::"],
+        ] {
+            let list = [outer, inner].map(|prefix| prefix.parse().unwrap());
+            assert!(Covered::by(&list).contains(last.parse().unwrap()));
         }
     }
 

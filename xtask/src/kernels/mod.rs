@@ -22,7 +22,7 @@ use crate::{process, progress, workspace};
 use initramfs::Initramfs;
 
 /// Emulated, a boot takes some seconds; loaded machines take longer.
-const BOOT_LIMIT: Duration = Duration::from_secs(180);
+const BOOT_LIMIT: Duration = Duration::from_secs(300);
 
 /// What is run as the first process of the guest. `EXIT` is printed whatever happens before it.
 const INIT: &str = "#!/bin/busybox sh
