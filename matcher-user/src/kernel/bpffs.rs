@@ -9,6 +9,8 @@ use super::KernelError;
 
 /// `BPF_FS_MAGIC`, linux/magic.h.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+/// Where systems mount it.
+const STANDARD: &str = "/sys/fs/bpf";
 
 /// Makes sure that `directory` can hold pins: it, or its nearest existing
 /// ancestor, lies on a BPF file system. One is mounted at `/sys/fs/bpf` when
@@ -31,7 +33,6 @@ pub(super) fn prepare(directory: &Path) -> Result<(), KernelError> {
 }
 
 fn mount_for(directory: &Path) -> Result<(), KernelError> {
-    const STANDARD: &str = "/sys/fs/bpf";
     if !directory.starts_with(STANDARD) {
         return Err(KernelError::Unsupported(format!(
             "{} is not on a BPF file system; put paths.pin_dir under {STANDARD}, or mount one \
@@ -39,15 +40,7 @@ fn mount_for(directory: &Path) -> Result<(), KernelError> {
             directory.display()
         )));
     }
-    // `ip netns exec` gives a command such a namespace, with a fresh /sys.
-    if !shares_mounts_with_init() {
-        return Err(KernelError::Unsupported(format!(
-            "no BPF file system is in sight at {STANDARD}, and this process has a mount namespace \
-             of its own: one mounted here would vanish with it, and the program with that. For \
-             another network namespace use `nsenter --net=/run/netns/NAME matcher ...` instead of \
-             `ip netns exec`; elsewhere, `mount -t bpf bpf {STANDARD}` first"
-        )));
-    }
+    not_hidden()?;
     rustix::mount::mount(
         "bpf",
         STANDARD,
@@ -67,16 +60,39 @@ fn mount_for(directory: &Path) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Whether what is mounted here outlives this process. Where that cannot be
-/// told it is assumed.
-fn shares_mounts_with_init() -> bool {
-    match (
-        fs::read_link("/proc/1/ns/mnt"),
-        fs::read_link("/proc/self/ns/mnt"),
-    ) {
-        (Ok(of_init), Ok(own)) => of_init == own,
-        _ => true,
+/// Fails inside of `ip netns exec`, which gives its command a mount namespace
+/// with a fresh /sys: what is pinned is out of sight there, and what one pins
+/// there vanishes with the command, and the program with it.
+pub(super) fn not_hidden() -> Result<(), KernelError> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let Some(name) = sysfs_source(&mounts) else {
+        return Ok(());
+    };
+    // ip-netns(8) names the mount after the namespace.
+    let namespace = Path::new("/run/netns").join(name);
+    if is_bpffs(Path::new(STANDARD)) || !namespace.exists() {
+        return Ok(());
     }
+    Err(KernelError::Unsupported(format!(
+        "`ip netns exec` hides the BPF file system from what it runs, and what is attached there \
+         is gone when the command ends; use `nsenter --net={} matcher ...` instead",
+        namespace.display()
+    )))
+}
+
+/// The source of what is mounted last at /sys, if that is a sysfs: the device
+/// field of mountinfo (proc_pid_mountinfo(5)).
+fn sysfs_source(mounts: &str) -> Option<&str> {
+    mounts
+        .lines()
+        .rev()
+        .find_map(|line| {
+            let (mount, filesystem) = line.split_once(" - ")?;
+            (mount.split(' ').nth(4)? == "/sys").then_some(filesystem)
+        })?
+        .strip_prefix("sysfs ")?
+        .split(' ')
+        .next()
 }
 
 fn nearest_existing(path: &Path) -> PathBuf {
@@ -98,5 +114,22 @@ fn refused(directory: &Path, error: &io::Error) -> KernelError {
     KernelError::Failed {
         action,
         reason: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_namespace_is_told_by_the_sysfs_that_ip_mounts_for_it() {
+        let host = "22 1 254:0 / / rw - ext4 /dev/vda rw\n\
+                    23 22 0:21 / /sys rw,nosuid shared:7 - sysfs sysfs rw\n\
+                    24 23 0:22 / /sys/fs/bpf rw - bpf bpf rw,mode=700\n";
+        assert_eq!(sysfs_source(host), Some("sysfs"));
+        let inside = "23 22 0:21 / /sys rw - sysfs sysfs rw\n\
+                      99 22 0:50 / /sys rw,relatime - sysfs edge rw\n";
+        assert_eq!(sysfs_source(inside), Some("edge"));
+        assert_eq!(sysfs_source("22 1 254:0 / / rw - ext4 /dev/vda rw\n"), None);
     }
 }
