@@ -256,7 +256,10 @@ fn an_opt_out_through_the_agent_holds_when_the_command_returns_and_erases() -> R
     let out = deployment
         .matcher(["consent", "opt-out", "203.0.113.7"])?
         .succeeded();
-    assert_eq!(out.out, "203.0.113.7: opted out for detect,notify,vulnerable,block,discover\n");
+    assert_eq!(
+        out.out,
+        "203.0.113.7: opted out for detect,notify,vulnerable,block,discover\n"
+    );
     let matched = deployment.counter("matched")?;
     access.send_all(both(1_000..1_500), 20_000)?;
     wait_until("those of the other are stored", || {

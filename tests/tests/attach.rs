@@ -7,6 +7,7 @@ use matcher_tests::{
     lab::Lab,
     matcher::{Deployment, Ended, beacon, subscriber, wait_until},
     skip::skip,
+    wire::Sender,
 };
 
 fn is_skipped(test: &str) -> bool {
@@ -59,24 +60,32 @@ fn native_mode_on_a_veth_sees_packets_and_leaves_nothing_behind() -> Result<()> 
 }
 
 #[test]
-fn generic_mode_is_taken_when_asked_for() -> Result<()> {
-    if is_skipped("generic_mode_is_taken_when_asked_for") {
+fn generic_mode_is_taken_when_asked_for_and_names_may_have_dots() -> Result<()> {
+    if is_skipped("generic_mode_is_taken_when_asked_for_and_names_may_have_dots") {
         return Ok(());
     }
     let deployment = Deployment::new()?;
+    deployment.lab().veth("eth0.100", "vlan-peer")?;
     let attached = deployment
-        .matcher(["attach", "--mode", "generic", "--iface", "access0"])?
+        .matcher(["attach", "--mode", "generic", "--iface", "eth0.100:access"])?
         .succeeded();
     assert_eq!(
         attached.out,
-        "access0: attached in generic mode, role access, sources validated\n"
+        "eth0.100: attached in generic mode, role access, sources validated\n"
     );
-    assert_eq!(carried(&deployment, "access0")?, "xdpgeneric");
+    assert_eq!(carried(&deployment, "eth0.100")?, "xdpgeneric");
     deployment.matcher(["load"])?.succeeded();
-    deployment
-        .access()?
+    Sender::open(deployment.lab().world(), "vlan-peer")?
         .send_all([beacon(subscriber(7), 1024)], 1000)?;
     wait_until("a hit", || Ok(deployment.counter("delivered")? == 1))?;
+    let interfaces: Vec<_> = deployment
+        .hits()?
+        .iter()
+        .map(|hit| hit["interface"].clone())
+        .collect();
+    assert_eq!(interfaces, ["eth0.100"]);
+    let detached = deployment.matcher(["detach"])?.succeeded();
+    assert_eq!(detached.out, "eth0.100: detached\n");
     Ok(())
 }
 
@@ -105,8 +114,8 @@ fn where_native_mode_is_refused_generic_mode_is_taken_with_a_warning() -> Result
 }
 
 #[test]
-fn somebody_elses_program_is_left_alone() -> Result<()> {
-    if is_skipped("somebody_elses_program_is_left_alone") {
+fn two_instances_work_side_by_side_and_leave_each_other_alone() -> Result<()> {
+    if is_skipped("two_instances_work_side_by_side_and_leave_each_other_alone") {
         return Ok(());
     }
     let deployment = Deployment::new()?;
@@ -122,38 +131,16 @@ fn somebody_elses_program_is_left_alone() -> Result<()> {
              alone. See `ip link show dev access0`, and detach it first if it is not needed\n"
         );
     }
-    // What was there works as before.
+    // Each sees its own interface, and works on when the other has gone.
     deployment.matcher(["load"])?.succeeded();
-    deployment
-        .access()?
-        .send_all([beacon(subscriber(7), 1024)], 1000)?;
+    other(&["load"])?.succeeded();
+    let access = deployment.access()?;
+    access.send_all([beacon(subscriber(7), 1024)], 1000)?;
+    assert_eq!(other(&["tail", "--once", "--json"])?.succeeded().out, "");
     assert_eq!(deployment.hits()?.len(), 1);
     assert_eq!(other(&["detach"])?.succeeded().out, "access1: detached\n");
     assert_eq!(carried(&deployment, "access0")?, "xdp");
-    Ok(())
-}
-
-#[test]
-fn two_instances_work_side_by_side() -> Result<()> {
-    if is_skipped("two_instances_work_side_by_side") {
-        return Ok(());
-    }
-    let deployment = Deployment::new()?;
-    deployment.lab().veth("access1", "acc1-peer")?;
-    deployment.start()?;
-    let other = second_instance(&deployment, "access1")?;
-    other(&["attach"])?.succeeded();
-    other(&["load"])?.succeeded();
-    deployment
-        .access()?
-        .send_all([beacon(subscriber(7), 1024)], 1000)?;
-    assert_eq!(other(&["tail", "--once", "--json"])?.succeeded().out, "");
-    assert_eq!(deployment.hits()?.len(), 1);
-    other(&["detach"])?.succeeded();
-    assert_eq!(carried(&deployment, "access0")?, "xdp");
-    deployment
-        .access()?
-        .send_all([beacon(subscriber(7), 1024)], 1000)?;
+    access.send_all([beacon(subscriber(7), 1024)], 1000)?;
     assert_eq!(deployment.hits()?.len(), 1);
     Ok(())
 }
@@ -280,26 +267,6 @@ fn when_one_interface_refuses_those_before_it_are_detached_again() -> Result<()>
     assert_eq!(carried(&deployment, "access0")?, "xdp");
     let status = deployment.status()?;
     assert_eq!(status["interfaces"].as_array().map(Vec::len), Some(1));
-    Ok(())
-}
-
-#[test]
-fn a_name_with_a_dot_is_attached_like_any_other() -> Result<()> {
-    if is_skipped("a_name_with_a_dot_is_attached_like_any_other") {
-        return Ok(());
-    }
-    let deployment = Deployment::new()?;
-    deployment.lab().veth("eth0.100", "vlan-peer")?;
-    let attached = deployment
-        .matcher(["attach", "--iface", "eth0.100:access"])?
-        .succeeded();
-    assert!(
-        attached
-            .out
-            .starts_with("eth0.100: attached in native mode")
-    );
-    let detached = deployment.matcher(["detach"])?.succeeded();
-    assert_eq!(detached.out, "eth0.100: detached\n");
     Ok(())
 }
 
