@@ -31,7 +31,11 @@ pub(super) fn tail(config: Option<&Path>, json: bool, once: bool) -> anyhow::Res
         if let Some(client) = agent(&instance)? {
             misses = 0;
             for line in client.tail(after).context("asking the agent")? {
-                let TailLine { cursor, hit } = line.context("reading hits from the agent")?;
+                let TailLine { cursor, hit } = line.map_err(|source| InstanceError::File {
+                    action: "read hits from",
+                    path: instance.run_dir().socket(),
+                    source,
+                })?;
                 after = Some(cursor);
                 let line = match hit {
                     Some(hit) if json => hit.to_string(),

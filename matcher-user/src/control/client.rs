@@ -65,7 +65,11 @@ impl Client {
     fn send(&mut self, request: &Request) -> io::Result<()> {
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
-        self.stream.get_mut().write_all(&line)
+        match self.stream.get_mut().write_all(&line) {
+            // An agent that refuses hangs up at once; what it said can be read.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            sent => sent,
+        }
     }
 
     fn line(&mut self) -> io::Result<Option<String>> {
@@ -85,10 +89,24 @@ impl Iterator for Tail {
 
     fn next(&mut self) -> Option<Self::Item> {
         match self.client.line() {
-            Ok(Some(line)) => Some(serde_json::from_str(&line).map_err(io::Error::from)),
+            Ok(Some(line)) => Some(tail_line(&line)),
             Ok(None) => None,
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => None,
             Err(error) => Some(Err(error)),
         }
     }
+}
+
+/// A hit, or why there will be none.
+fn tail_line(line: &str) -> io::Result<TailLine> {
+    serde_json::from_str(line).map_err(|error| match serde_json::from_str::<Answer>(line) {
+        Ok(answer) => {
+            let kind = match answer.exit {
+                3 => io::ErrorKind::PermissionDenied,
+                _ => io::ErrorKind::Other,
+            };
+            io::Error::new(kind, answer.err.trim_end().to_owned())
+        }
+        Err(_) => error.into(),
+    })
 }

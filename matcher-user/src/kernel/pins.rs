@@ -54,6 +54,7 @@ impl Pins {
     pub fn open(&self) -> Result<Tables, KernelError> {
         support::require()?;
         if !self.exist() {
+            bpffs::not_hidden()?;
             return Err(KernelError::NotAttached(self.directory.clone()));
         }
         // The settings first, alone: tables of another ABI may not even open.
@@ -108,7 +109,10 @@ impl Pins {
         let links = self.links();
         let entries = match fs::read_dir(&links) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                bpffs::not_hidden()?;
+                return Ok(vec![]);
+            }
             Err(error) => return Err(failed("reading", &links, &error)),
         };
         let mut attached: Vec<u32> = entries
