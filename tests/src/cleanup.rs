@@ -21,9 +21,10 @@ static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
     actions: BTreeMap::new(),
 });
 
-/// Held for reading while something is made, and for good once the process ends.
+/// Held for reading while something is made or undone, and for good once the
+/// process ends.
 static MAKING: RwLock<()> = RwLock::new(());
-/// What is being made when a signal comes gets so long to be finished.
+/// What is being made or undone when a signal comes gets so long to be finished.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Registry {
@@ -65,6 +66,8 @@ impl Cleanup {
 
 impl Drop for Cleanup {
     fn drop(&mut self) {
+        // A signal that comes meanwhile waits for the action.
+        let _guard = MAKING.read().unwrap_or_else(PoisonError::into_inner);
         let action = registry().actions.remove(&self.id);
         if let Some(action) = action {
             action();
@@ -74,7 +77,7 @@ impl Drop for Cleanup {
 
 /// Makes something that a [`Cleanup`] undoes: a signal that comes meanwhile is
 /// acted upon when it is made, so that nothing appears after its removal. After
-/// a signal this never returns. Not to be nested.
+/// a signal this never returns.
 pub fn making<T>(make: impl FnOnce() -> T) -> T {
     let _guard = MAKING.read().unwrap_or_else(PoisonError::into_inner);
     make()
@@ -102,9 +105,58 @@ fn end() {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::{
+        env,
+        io::{BufRead, BufReader},
+        process::{Command, Stdio},
+        sync::atomic::{AtomicU32, Ordering},
+    };
+
+    use rustix::process::{Pid, Signal, kill_process};
 
     use super::*;
+
+    /// The test starts itself again as the process that is to be ended.
+    #[test]
+    fn a_signal_waits_for_what_is_being_made_or_undone() {
+        const CHILD: &str = "MATCHER_CLEANUP_CHILD";
+        if let Ok(part) = env::var(CHILD) {
+            // Both take longer than the signal needs.
+            let slowly = |what| {
+                println!("\nready");
+                thread::sleep(Duration::from_millis(500));
+                println!("\n{what}");
+            };
+            let cleanup = Cleanup::new(move || slowly("undone")).unwrap();
+            if part == "make" {
+                making(|| slowly("made"));
+            }
+            drop(cleanup);
+            thread::sleep(Duration::from_secs(60));
+            return;
+        }
+        for (part, expected) in [
+            ("make", &["ready", "made", "ready", "undone"][..]),
+            ("undo", &["ready", "undone"]),
+        ] {
+            let mut child = Command::new(env::current_exe().unwrap())
+                .args(["--exact", "--nocapture"])
+                .arg("cleanup::tests::a_signal_waits_for_what_is_being_made_or_undone")
+                .env(CHILD, part)
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut lines = BufReader::new(child.stdout.take().unwrap())
+                .lines()
+                .map(|line| line.unwrap())
+                .filter(|line| ["ready", "made", "undone"].contains(&line.as_str()));
+            let mut seen = vec![lines.next().unwrap()];
+            kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+            seen.extend(lines);
+            assert_eq!(seen, expected, "{part}");
+            assert_eq!(child.wait().unwrap().code(), Some(130));
+        }
+    }
 
     #[test]
     fn an_action_runs_once_and_when_dropped() {

@@ -24,7 +24,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io,
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::process::CommandExt},
     panic,
     path::{Path, PathBuf},
     process::{self, Command, Stdio},
@@ -363,6 +363,9 @@ fn output(command: &mut Command) -> Result<String> {
     let shown = format!("{command:?}").replace('"', "");
     let done = command
         .stdin(Stdio::null())
+        // Ctrl-C in a terminal goes to a whole process group; what makes or
+        // removes something is let finish.
+        .process_group(0)
         .output()
         .with_context(|| format!("cannot run `{shown}`"))?;
     if !done.status.success() {

@@ -395,7 +395,8 @@ mod tests {
         let unanswered = hosts(|it| it.inbound == 0);
         let refusing: IpAddr = "198.18.200.7".parse().unwrap();
         let clean: IpAddr = "198.18.10.1".parse().unwrap();
-        let cases: [(&[&str], &dyn Fn(&mut Counted)); 12] = [
+        type Case<'a> = (&'a [&'a str], &'a dyn Fn(&mut Counted));
+        let cases: [Case; 12] = [
             (&["packets_seen"], &|it| it.sent -= 1),
             (&["packets_seen"], &|it| it.status.packets += 1),
             (&["contacts_hit", "nothing_lost"], &|it| {

@@ -15,8 +15,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cleanup::{Cleanup, making};
 
-/// A process that was told to end gets so long.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A process that ends by itself gets so long.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A process that is told to end gets so long. The agent may be within a system
+/// call of some seconds: the kernel verifies its program.
+const GRACE: Duration = Duration::from_secs(1);
 
 type Lines = Arc<Mutex<Vec<String>>>;
 
@@ -168,7 +171,7 @@ fn end(slot: &Mutex<Option<Child>>) {
         return;
     };
     let _ = kill_process(Pid::from_child(&child), Signal::TERM);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + GRACE;
     while matches!(child.try_wait(), Ok(None)) {
         if Instant::now() >= deadline {
             let _ = child.kill();

@@ -144,6 +144,8 @@ fn config(start: Timestamp, files: &Files, folder: &Path, pins: &Path) -> String
 fn remove_folder(folder: &Path) {
     if folder.exists()
         && let Err(error) = fs::remove_dir_all(folder)
+        // Two may sweep at once.
+        && folder.exists()
     {
         eprintln!("left behind: {}: {error}", folder.display());
     }
