@@ -9,6 +9,8 @@ use super::KernelError;
 
 /// `BPF_FS_MAGIC`, linux/magic.h.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+/// Where systems mount it.
+const STANDARD: &str = "/sys/fs/bpf";
 
 /// Where `directory` is to be found: itself when it lies on a BPF file system;
 /// else the directory of that name as one of our parent processes sees it.
@@ -47,8 +49,20 @@ pub(super) fn prepare(directory: &Path) -> Result<(), KernelError> {
     fs::create_dir_all(directory).map_err(|error| refused(directory, &error))
 }
 
+/// Fails when no BPF file system is in sight and one mounted here would end
+/// with this process.
+pub(super) fn not_hidden(directory: &Path) -> Result<(), KernelError> {
+    if is_bpffs(&nearest_existing(directory)) || shares_mounts_with_parent() {
+        return Ok(());
+    }
+    Err(KernelError::Unsupported(format!(
+        "no BPF file system can be seen at {STANDARD} from here, and one mounted by this process \
+         would end with it (`ip netns exec` and the like); run `mount -t bpf bpf {STANDARD}` \
+         outside first, or enter the namespace with `nsenter --net=...`"
+    )))
+}
+
 fn mount_for(directory: &Path) -> Result<(), KernelError> {
-    const STANDARD: &str = "/sys/fs/bpf";
     if !directory.starts_with(STANDARD) {
         return Err(KernelError::Unsupported(format!(
             "{} is not on a BPF file system; put paths.pin_dir under {STANDARD}, or mount one \
@@ -56,13 +70,7 @@ fn mount_for(directory: &Path) -> Result<(), KernelError> {
             directory.display()
         )));
     }
-    if !shares_mounts_with_parent() {
-        return Err(KernelError::Unsupported(format!(
-            "no BPF file system can be seen at {STANDARD} from here, and one mounted by this \
-             process would end with it (`ip netns exec` and the like); run `mount -t bpf bpf \
-             {STANDARD}` outside first, or enter the namespace with `nsenter --net=...`"
-        )));
-    }
+    not_hidden(directory)?;
     rustix::mount::mount(
         "bpf",
         STANDARD,

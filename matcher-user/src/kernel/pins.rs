@@ -54,7 +54,7 @@ impl Pins {
     pub fn open(&self) -> Result<Tables, KernelError> {
         support::require()?;
         if !self.exist() {
-            bpffs::not_hidden()?;
+            bpffs::not_hidden(&self.directory)?;
             return Err(KernelError::NotAttached(self.directory.clone()));
         }
         // The settings first, alone: tables of another ABI may not even open.
@@ -110,7 +110,7 @@ impl Pins {
         let entries = match fs::read_dir(&links) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                bpffs::not_hidden()?;
+                bpffs::not_hidden(&self.directory)?;
                 return Ok(vec![]);
             }
             Err(error) => return Err(failed("reading", &links, &error)),
