@@ -1,9 +1,6 @@
 //! The program in the real kernel, for tests: no interface, no mocks.
 
 use std::{
-    env,
-    fs::OpenOptions,
-    io::Write,
     mem,
     path::Path,
     sync::{
@@ -30,7 +27,10 @@ use matcher_user::{
     },
 };
 
-use crate::model::{Consent, World};
+use crate::{
+    model::{Consent, World},
+    skip::skip,
+};
 
 /// Sizes for tests: small, so that they load fast.
 pub const LIMITS: Limits = Limits {
@@ -51,15 +51,7 @@ pub fn is_skipped(test: &str) -> bool {
     if rustix::process::geteuid().is_root() {
         return false;
     }
-    println!("skipped: needs root: {test}");
-    if let Some(log) = env::var_os("MATCHER_SKIP_LOG") {
-        OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(log)
-            .and_then(|mut log| writeln!(log, "{test}"))
-            .expect("the log of skipped tests takes a line");
-    }
+    skip(test, "needs root");
     true
 }
 

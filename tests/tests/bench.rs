@@ -2,11 +2,11 @@
 
 use std::{
     env, fs,
-    io::Write as _,
     path::{Path, PathBuf},
     process::Command,
 };
 
+use matcher_tests::skip::skip;
 use serde_json::Value;
 
 /// The objects that the agent was built with: both, or the benchmark cannot
@@ -33,11 +33,7 @@ fn skipped(test: &str) -> bool {
     let Some(reason) = obstacle() else {
         return false;
     };
-    println!("skipped: {test}: {reason}");
-    if let Some(log) = env::var_os("MATCHER_SKIP_LOG") {
-        let log = fs::OpenOptions::new().append(true).create(true).open(log);
-        log.and_then(|mut log| writeln!(log, "{test}")).unwrap();
-    }
+    skip(test, &reason);
     true
 }
 
