@@ -70,7 +70,8 @@ pub struct Hit {
     pub indicator: Arc<IndicatorSummary>,
     /// Packets this record stands for (more than 1 once the kernel folds).
     pub packets: u32,
-    /// Sequence number from the kernel; a gap is a lost hit.
+    /// Sequence number from the kernel, which counts per CPU: a gap among the
+    /// hits of one CPU is a lost hit. In replay, the hits of that replay.
     pub sequence: u64,
     /// The interface is one where a subscriber's address cannot be forged
     /// (design decision 8).

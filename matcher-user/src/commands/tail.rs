@@ -18,18 +18,14 @@ use super::{agent, write_out};
 
 /// How often a lost agent is looked for.
 const RETRY: Duration = Duration::from_millis(200);
-/// How long a lost agent is waited for before the ring buffer is read here.
-const PATIENCE: u32 = 25;
 
 pub(super) fn tail(config: Option<&Path>, json: bool, once: bool) -> anyhow::Result<u8> {
     let instance = Instance::open(config)?;
     // Where to go on when the agent was restarted: no hit twice, none missed.
     let mut after = None;
-    let mut misses = 0;
     let mut announced = once;
     loop {
         if let Some(client) = agent(&instance)? {
-            misses = 0;
             for line in client.tail(after).context("asking the agent")? {
                 let TailLine { cursor, hit } = line.map_err(|source| InstanceError::File {
                     action: "read hits from",
@@ -53,10 +49,10 @@ pub(super) fn tail(config: Option<&Path>, json: bool, once: bool) -> anyhow::Res
                     return Ok(0);
                 }
             }
-        } else if after.is_none() || misses >= PATIENCE {
+        } else if after.is_none() {
             return from_ring(&instance, json, once);
         }
-        misses += 1;
+        // An agent that was there comes back: the ring buffer stays its own.
         thread::sleep(RETRY);
     }
 }

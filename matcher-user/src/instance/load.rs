@@ -175,9 +175,14 @@ fn read_feed(
         answer.warn(format!("{}: {caution}", source.name));
     }
     answer.say(format!(
-        "{}: {} entries from {}",
+        "{}: {} {} from {}",
         source.name,
         feed.entries.len(),
+        if feed.entries.len() == 1 {
+            "entry"
+        } else {
+            "entries"
+        },
         source.path.display()
     ));
     Some(feed.entries)

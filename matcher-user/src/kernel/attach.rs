@@ -132,17 +132,21 @@ fn refused(name: &str, mode: Mode, error: ProgramError) -> KernelError {
         Some(Errno::PERM | Errno::ACCESS) => {
             KernelError::from_source(format!("attaching to {name}"), error)
         }
-        // Which errors a driver gives is the driver's choice; EOPNOTSUPP
-        // where it knows no XDP, EINVAL and others where the MTU, the rings
-        // or offloads do not fit.
+        Some(Errno::OPNOTSUPP) => KernelError::Unsupported(format!(
+            "the driver of {name} does not support XDP in {} mode",
+            mode.name()
+        )),
+        // Which other errors a driver gives is the driver's choice: EINVAL and
+        // the like where the MTU, the rings or offloads do not fit.
         _ => KernelError::Unsupported(format!(
             "the driver of {name} does not take an XDP program in {} mode ({}){}",
             mode.name(),
             chain(&error),
             match mode {
-                Mode::Native =>
-                    "; an MTU beyond one page without multi-buffer support, or LRO, \
-                                 are usual causes (`ip -d link show`, `ethtool -k`)",
+                Mode::Native => {
+                    "; an MTU beyond one page without multi-buffer support, or LRO, are usual \
+                     causes (`ip -d link show`, `ethtool -k`)"
+                }
                 Mode::Generic => "",
             }
         )),
