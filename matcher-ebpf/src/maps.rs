@@ -194,5 +194,5 @@ pub(crate) fn next_sequence() -> u64 {
 #[inline(always)]
 pub(crate) fn report(report: ParseReport) {
     // Cannot fail: the array has the slot.
-    let _ = PARSE_REPORT.set(0, &report, 0);
+    let _ = PARSE_REPORT.set(0, report, 0);
 }
