@@ -24,7 +24,7 @@ use initramfs::Initramfs;
 /// Emulated, a boot takes some seconds; loaded machines take longer.
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
 
-/// What is run as the first process of the guest. `EXIT` is printed whatever happens before it.
+/// The first process of the guest; its last line gives the exit status of `matcher`.
 const INIT: &str = "#!/bin/busybox sh
 /bin/busybox mount -t proc none /proc
 /bin/busybox mount -t sysfs none /sys
