@@ -28,6 +28,10 @@ impl Frame for XdpFrame<'_> {
         if offset > MAX_OFFSET {
             return None;
         }
+        // Once more as a mask that the compiler cannot see through: kernel 6.1
+        // loses the bound where the comparison used another copy of the
+        // register.
+        let offset = core::hint::black_box(offset) & MAX_OFFSET;
         let start = self.context.data() + offset;
         if start + N <= self.context.data_end() {
             // SAFETY: `start .. start + N` lies inside the linear part of the

@@ -53,7 +53,7 @@ pub struct Args {
 /// Runs `cargo xtask kernels`.
 pub fn run(args: Args) -> Result<()> {
     setup::ensure(Need::Emulator)?;
-    let matcher = build::matcher(Profile::Release)?;
+    let matcher = build::matcher(Profile::Debug)?;
     let initrd = workspace::target_dir().join("kernels/initramfs.cpio");
     image(&matcher, &initrd)?;
     let mut failed = Vec::new();
