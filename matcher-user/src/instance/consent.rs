@@ -12,7 +12,8 @@ use crate::{
     clock::{WallOffset, boot_now_ns},
     config::{Config, Paths},
     consent::{
-        ConsentLists, ConsentModel, ConsentTable, ParsedList, Purpose, PurposeSet, Reload, Subject,
+        Closed, ConsentLists, ConsentModel, ConsentTable, ParsedList, Purpose, PurposeSet, Reload,
+        Subject,
         managed::{self, ManagedList},
     },
     kernel::tables::Tables,
@@ -101,6 +102,9 @@ impl Instance {
             // Closed first, before the tables are touched.
             tables.set(Setting::ConsentDeadline, 0)?;
             answer.warn(closed.to_string());
+            if closed == Closed::UnknownRefusals {
+                answer.exit = 1;
+            }
         }
         let new = ConsentEntries {
             entries: table
