@@ -204,7 +204,8 @@ impl Store {
             .prepare_cached(
                 "SELECT cursor, time, interface, direction, protocol, subscriber_ip,
                      subscriber_port, remote_ip, remote_port, packets, sequence,
-                     source_validated, indicator
+                     source_validated, indicator, local_ip, tunnel, outer_source_ip,
+                     outer_destination_ip, nat64_ip, space, vlan_ids
                  FROM hits WHERE cursor > ?1 ORDER BY cursor LIMIT ?2",
             )
             .map_err(failed)?;

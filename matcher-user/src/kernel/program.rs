@@ -5,7 +5,7 @@ use aya::{
     maps::Map,
     programs::{ProgramError, TestRun as _, TestRunOptions, Xdp},
 };
-use matcher_common::abi::{self, ParseReport, Setting};
+use matcher_common::abi::{self, Packet, Setting};
 
 use super::{KernelError, object::Object, support, tables::Tables};
 
@@ -173,7 +173,7 @@ impl Loaded {
     }
 
     /// What the parser in the kernel sees of one frame.
-    pub fn parse(&mut self, frame: &[u8]) -> Result<ParseReport, KernelError> {
+    pub fn parse(&mut self, frame: &[u8]) -> Result<Packet, KernelError> {
         self.run(Program::Parse, frame, LOOPBACK, 1)?;
         self.tables.parse_report()
     }

@@ -7,7 +7,9 @@ use std::{
 
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use matcher_common::abi::{self, Counter, InterfaceSettings, ParseReport, Rule, RuleSpan, Setting};
+use matcher_common::abi::{
+    self, ConsentEntry, Counter, InterfaceSettings, Packet, Rule, RuleSpan, Setting,
+};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{KernelError, error::root_errno, grace::wait_for_packets};
@@ -23,12 +25,12 @@ pub struct Tables {
     settings: Array<MapData, u64>,
     counters: PerCpuArray<MapData, u64>,
     interfaces: HashMap<MapData, u32, [u8; size_of::<InterfaceSettings>()]>,
-    subscribers: Tries<Word>,
-    consent: Tries<Word>,
+    subscribers: SpaceTries<Word>,
+    consent: SpaceTries<[u8; size_of::<ConsentEntry>()]>,
     even: Half,
     odd: Half,
     pub(super) hits: MapData,
-    report: Array<MapData, [u8; size_of::<ParseReport>()]>,
+    report: Array<MapData, [u8; size_of::<Packet>()]>,
 }
 
 /// One half of the C&C tables.
@@ -84,14 +86,14 @@ impl Tables {
         };
         let even = half("CC_V4_EVEN", "CC_V6_EVEN", "RULES_EVEN")?;
         let odd = half("CC_V4_ODD", "CC_V6_ODD", "RULES_ODD")?;
-        let mut tries = |v4: &str, v6: &str| -> Result<Tries<Word>, KernelError> {
-            Ok(Tries {
-                v4: typed(v4, get(v4)?)?,
-                v6: typed(v6, get(v6)?)?,
-            })
+        let subscribers = SpaceTries {
+            v4: typed("SUBSCRIBERS_V4", get("SUBSCRIBERS_V4")?)?,
+            v6: typed("SUBSCRIBERS_V6", get("SUBSCRIBERS_V6")?)?,
         };
-        let subscribers = tries("SUBSCRIBERS_V4", "SUBSCRIBERS_V6")?;
-        let consent = tries("CONSENT_V4", "CONSENT_V6")?;
+        let consent = SpaceTries {
+            v4: typed("CONSENT_V4", get("CONSENT_V4")?)?,
+            v6: typed("CONSENT_V6", get("CONSENT_V6")?)?,
+        };
         let hits = match get("HITS")? {
             Map::RingBuf(data) => data,
             _ => {
@@ -221,7 +223,7 @@ impl Tables {
             .consent
             .entries("consent")?
             .into_iter()
-            .map(|(prefix, value)| (prefix, u32::from_ne_bytes(value)))
+            .map(|(prefix, value)| (prefix, consent_entry(&value).allowed))
             .collect();
         let default = self.setting(Setting::DefaultPurposes)?;
         Ok(ConsentEntries {
@@ -235,7 +237,7 @@ impl Tables {
         self.set(Setting::DefaultPurposes, plan.narrow_default.into())?;
         for (done, (prefix, value)) in plan.restrict.iter().chain(&plan.grant).enumerate() {
             self.consent
-                .insert("consent", SIZE_KEY, done, prefix, value.to_ne_bytes())?;
+                .insert("consent", SIZE_KEY, done, prefix, consent_value(*value))?;
         }
         for prefix in &plan.remove {
             self.consent.remove("consent", prefix)?;
@@ -251,7 +253,7 @@ impl Tables {
     /// Purposes that the kernel allows for one address.
     pub fn allowed_purposes(&self, address: IpAddr) -> Result<u32, KernelError> {
         match self.consent.lookup("consent", address)? {
-            Some(value) => Ok(u32::from_ne_bytes(value)),
+            Some(value) => Ok(consent_entry(&value).allowed),
             None => Ok(u32::try_from(self.setting(Setting::DefaultPurposes)?).unwrap_or(0)),
         }
     }
@@ -291,12 +293,12 @@ impl Tables {
     }
 
     /// What the `parse` program saw of the last packet.
-    pub(super) fn parse_report(&self) -> Result<ParseReport, KernelError> {
+    pub(super) fn parse_report(&self) -> Result<Packet, KernelError> {
         let bytes = self
             .report
             .get(&0, 0)
             .map_err(|error| KernelError::from_source("reading the parse report", error))?;
-        ParseReport::read_from_bytes(&bytes).map_err(|error| KernelError::Failed {
+        Packet::read_from_bytes(&bytes).map_err(|error| KernelError::Failed {
             action: "reading the parse report".into(),
             reason: error.to_string(),
         })
@@ -338,10 +340,45 @@ impl<V: aya::Pod> Tries<V> {
         .map_err(|error| full_or(table, size_key, done, error))
     }
 
+    fn clear(&mut self, table: &str) -> Result<(), KernelError> {
+        let failed = |error| KernelError::from_source(format!("clearing table {table}"), error);
+        while let Some(key) = self.v4.keys().next() {
+            self.v4.remove(&key.map_err(failed)?).map_err(failed)?;
+        }
+        while let Some(key) = self.v6.keys().next() {
+            self.v6.remove(&key.map_err(failed)?).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+/// An IPv4 and an IPv6 trie of subscribers: in each key the number of the
+/// subscriber space comes first.
+struct SpaceTries<V: aya::Pod> {
+    v4: LpmTrie<MapData, [u8; 8], V>,
+    v6: LpmTrie<MapData, [u8; 20], V>,
+}
+
+impl<V: aya::Pod> SpaceTries<V> {
+    fn insert(
+        &mut self,
+        table: &'static str,
+        size_key: &'static str,
+        done: usize,
+        prefix: &IpNet,
+        value: V,
+    ) -> Result<(), KernelError> {
+        match prefix {
+            IpNet::V4(prefix) => self.v4.insert(&space_key4(prefix), value, 0),
+            IpNet::V6(prefix) => self.v6.insert(&space_key6(prefix), value, 0),
+        }
+        .map_err(|error| full_or(table, size_key, done, error))
+    }
+
     fn remove(&mut self, table: &str, prefix: &IpNet) -> Result<(), KernelError> {
         match prefix {
-            IpNet::V4(prefix) => self.v4.remove(&key4(prefix)),
-            IpNet::V6(prefix) => self.v6.remove(&key6(prefix)),
+            IpNet::V4(prefix) => self.v4.remove(&space_key4(prefix)),
+            IpNet::V6(prefix) => self.v6.remove(&space_key6(prefix)),
         }
         .map_err(|error| {
             KernelError::from_source(format!("removing {prefix} from table {table}"), error)
@@ -350,8 +387,8 @@ impl<V: aya::Pod> Tries<V> {
 
     fn lookup(&self, table: &str, address: IpAddr) -> Result<Option<V>, KernelError> {
         let found = match address {
-            IpAddr::V4(address) => self.v4.get(&Key::new(32, address.octets()), 0),
-            IpAddr::V6(address) => self.v6.get(&Key::new(128, address.octets()), 0),
+            IpAddr::V4(address) => self.v4.get(&space_key4(&address.into()), 0),
+            IpAddr::V6(address) => self.v6.get(&space_key6(&address.into()), 0),
         };
         match found {
             Ok(value) => Ok(Some(value)),
@@ -368,30 +405,19 @@ impl<V: aya::Pod> Tries<V> {
         let mut entries = Vec::new();
         for entry in self.v4.iter() {
             let (key, value) = entry.map_err(failed)?;
-            let address = key.data();
-            if let Ok(net) = IpNet::new(IpAddr::from(address), length(key.prefix_len())) {
+            let [_, _, _, _, address @ ..] = key.data();
+            if let Ok(net) = IpNet::new(IpAddr::from(address), length(key.prefix_len() - SPACE_BITS)) {
                 entries.push((net, value));
             }
         }
         for entry in self.v6.iter() {
             let (key, value) = entry.map_err(failed)?;
-            let address = key.data();
-            if let Ok(net) = IpNet::new(IpAddr::from(address), length(key.prefix_len())) {
+            let [_, _, _, _, address @ ..] = key.data();
+            if let Ok(net) = IpNet::new(IpAddr::from(address), length(key.prefix_len() - SPACE_BITS)) {
                 entries.push((net, value));
             }
         }
         Ok(entries)
-    }
-
-    fn clear(&mut self, table: &str) -> Result<(), KernelError> {
-        let failed = |error| KernelError::from_source(format!("clearing table {table}"), error);
-        while let Some(key) = self.v4.keys().next() {
-            self.v4.remove(&key.map_err(failed)?).map_err(failed)?;
-        }
-        while let Some(key) = self.v6.keys().next() {
-            self.v6.remove(&key.map_err(failed)?).map_err(failed)?;
-        }
-        Ok(())
     }
 }
 
@@ -405,6 +431,40 @@ fn key4(prefix: &Ipv4Net) -> Key<[u8; 4]> {
 
 fn key6(prefix: &Ipv6Net) -> Key<[u8; 16]> {
     Key::new(prefix.prefix_len().into(), prefix.network().octets())
+}
+
+fn space_key4(prefix: &Ipv4Net) -> Key<[u8; 8]> {
+    let [a, b, c, d] = prefix.network().octets();
+    Key::new(
+        SPACE_BITS + u32::from(prefix.prefix_len()),
+        [0, 0, 0, 0, a, b, c, d],
+    )
+}
+
+fn space_key6(prefix: &Ipv6Net) -> Key<[u8; 20]> {
+    let mut key = [0; 20];
+    for (to, from) in key.iter_mut().skip(4).zip(prefix.network().octets()) {
+        *to = from;
+    }
+    Key::new(SPACE_BITS + u32::from(prefix.prefix_len()), key)
+}
+
+const SPACE_BITS: u32 = 32;
+
+fn consent_value(allowed: u32) -> [u8; size_of::<ConsentEntry>()] {
+    let entry = ConsentEntry {
+        allowed,
+        portless: allowed,
+        first: 0,
+        count: 0,
+    };
+    let mut value = [0; size_of::<ConsentEntry>()];
+    value.copy_from_slice(entry.as_bytes());
+    value
+}
+
+fn consent_entry(value: &[u8; size_of::<ConsentEntry>()]) -> ConsentEntry {
+    zerocopy::transmute!(*value)
 }
 
 fn full_or(table: &'static str, key: &'static str, entries: usize, error: MapError) -> KernelError {

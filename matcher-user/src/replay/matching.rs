@@ -187,7 +187,7 @@ impl Engine {
     fn run(&mut self, source: &Source<'_>) -> Result<Option<HitEvent>, KernelError> {
         let Some(frame) = runnable(source.frame) else {
             if let Some(unparsed) = parse::parse(source.frame).unparsed() {
-                *self.not_run.entry(unparsed.counter()).or_default() += 1;
+                *self.not_run.entry(unparsed).or_default() += 1;
             }
             return Ok(None);
         };
