@@ -28,8 +28,8 @@ use matcher_user::{
 };
 
 /// Packets of the table that are hits, by description: both directions, both
-/// families, and both ends subscribers.
-const HITS: [&str; 8] = [
+/// families, both ends subscribers, and subscribers in several layers.
+const HITS: [&str; 14] = [
     "a subscriber opens a connection to a listed host",
     "a listed host answers a subscriber",
     "to a listed host over IPv6",
@@ -38,6 +38,12 @@ const HITS: [&str; 8] = [
     "a listed subscriber answers another",
     "a listed subscriber answers another, IPv6",
     "a later fragment to a listed host",
+    "DS-Lite: the subscriber is known by the address of the B4",
+    "DS-Lite, the answer",
+    "MAP-E: the subscriber's own IPv4 address is the nearer one",
+    "GRE with checksum, key and sequence number",
+    "L2TP with PPP: wholesale access",
+    "GTP-U with a sequence number and extension headers",
 ];
 
 fn case(description: &str) -> Case {
@@ -74,17 +80,18 @@ fn an_opted_out_subscribers_packet_meets_no_look_up_and_gives_no_hit() {
     let (mut loaded, mut ring, mut tally) = ready(Clock::Replay);
     for description in HITS {
         let case = case(description);
-        let packet = case.seen.packet();
-        let (source, destination) = packet.addresses.unwrap();
+        let packet = &case.seen.packet;
         let consenting = world(&[]);
-        let subscribers: Vec<IpNet> = [source, destination]
-            .into_iter()
+        let subscribers: Vec<IpNet> = packet
+            .layers
+            .iter()
+            .flat_map(|layer| [layer.addresses.0, layer.addresses.1])
             .filter(|address| consenting.is_subscriber(*address))
             .map(IpNet::from)
             .collect();
         assert!(!subscribers.is_empty());
 
-        let matched = case.answer.counts(&packet);
+        let matched = case.answer.counts();
         let lookups = [Counter::LookupsV4, Counter::LookupsV6];
         assert!(matched.iter().any(|(counter, _)| lookups.contains(counter)));
         // One end opted out is enough, whichever it is; and so are both.
@@ -118,7 +125,7 @@ fn both_ends_subscribers_is_among_the_hits_in_both_families() {
     ] {
         let found = HITS
             .iter()
-            .any(|hit| case(hit).seen.packet().addresses == Some((from, to)));
+            .any(|hit| case(hit).seen.packet.layers[0].addresses == (from, to));
         assert!(found, "{from} to {to}");
     }
 }
@@ -207,7 +214,7 @@ fn the_emergency_stop_stops_everything_until_it_is_lifted() {
     loaded.tables.set(Setting::Stopped, 0).unwrap();
     let case = case(HITS[0]);
     kernel::send(&mut loaded, &case.frame);
-    let counts = case.answer.counts(&case.seen.packet());
+    let counts = case.answer.counts();
     assert_eq!(tally.take(&loaded.tables), counts);
 }
 
