@@ -60,7 +60,8 @@ pub(crate) fn decide(context: &XdpContext) -> Verdict {
         // Cannot be: the array has the slot.
         return Unmatched(Counter::TooDeep);
     };
-    let unparsed = read::packet(context, scratch);
+    read::packet(context, &mut scratch.packet, &mut scratch.cursor);
+    let unparsed = scratch.packet.unparsed;
     if unparsed != 0 {
         // Doubt favours the subscriber: what is inside may be another's.
         return Unparsed(unparsed - 1);

@@ -24,7 +24,7 @@ mod read;
 mod subscribers;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-use matcher_common::abi::{ABI_VERSION, Packet};
+use matcher_common::abi::ABI_VERSION;
 
 use crate::decide::Verdict;
 
@@ -62,10 +62,7 @@ fn action(verdict: Verdict) -> u32 {
 #[xdp(frags)]
 fn parse(context: XdpContext) -> u32 {
     if let (Some(scratch), Some(report)) = (maps::scratch(), maps::report()) {
-        // Nothing is left of the packet before.
-        scratch.packet = Packet::default();
-        read::packet(&context, scratch);
-        *report = scratch.packet;
+        read::packet(&context, report, &mut scratch.cursor);
     }
     xdp_action::XDP_PASS
 }

@@ -76,10 +76,9 @@ static PARSE_REPORT: Array<Packet> = Array::with_max_entries(1, 0);
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// Where one packet is taken apart. In a map, because it is too big for the
-/// stack, and because the verifier forgets what it holds: so it walks the
-/// parser once, and not once for each order in which headers can follow each
-/// other.
+/// What is known so far of the packet under way. In a map, because it is too
+/// big for the stack, and because the verifier forgets what it holds: so paths
+/// through the program become one again where they meet.
 #[repr(C)]
 pub(crate) struct Scratch {
     pub(crate) packet: Packet,

@@ -8,31 +8,25 @@ use matcher_common::{
     parse::{self, Cursor, MAX_HEADERS, Unparsed},
 };
 
-use crate::{
-    frame::{LinearFrame, XdpFrame},
-    maps::Scratch,
-};
+use crate::frame::{LinearFrame, XdpFrame};
 
-/// Parses the packet into `scratch.packet`. 0, or the counter that says why it
-/// was not parsed to its end, plus 1.
+/// Parses the packet; `cursor` is for its own use. Both lie in maps, whose
+/// contents the verifier forgets: so it walks the parser once, and not once for
+/// each order in which headers can follow each other.
 #[inline(always)]
-pub(crate) fn packet(context: &XdpContext, scratch: &mut Scratch) -> u32 {
+pub(crate) fn packet(context: &XdpContext, packet: &mut Packet, cursor: &mut Cursor) {
     // Without the bytes in fragments: where the packet is plain, its headers
     // are in the linear part.
-    if !parse::parse_plain(&LinearFrame::new(context), &mut scratch.packet) {
-        header_by_header(context, scratch);
+    if parse::parse_plain(&LinearFrame::new(context), packet) {
+        return;
     }
-    scratch.packet.unparsed
-}
-
-#[inline(always)]
-fn header_by_header(context: &XdpContext, scratch: &mut Scratch) {
-    scratch.cursor = Cursor::start();
-    scratch.packet.clear();
-    scratch.packet.set_outcome(Err(Unparsed::TooDeep));
+    *cursor = Cursor::start();
+    packet.clear();
+    packet.set_outcome(Err(Unparsed::TooDeep));
     let mut reading = Reading {
         context: context.as_ptr().cast(),
-        scratch,
+        packet,
+        cursor,
     };
     // SAFETY: `next_header` has the signature that the helper calls, and
     // `reading` outlives the call.
@@ -49,7 +43,8 @@ fn header_by_header(context: &XdpContext, scratch: &mut Scratch) {
 /// A packet that is being parsed.
 struct Reading<'a> {
     context: *mut xdp_md,
-    scratch: &'a mut Scratch,
+    packet: &'a mut Packet,
+    cursor: &'a mut Cursor,
 }
 
 /// Reads one header; 1 ends the loop. A callback of `bpf_loop` (Linux 5.17):
@@ -57,17 +52,19 @@ struct Reading<'a> {
 ///
 /// # Safety
 ///
-/// `reading` is the one that [`header_by_header`] hands to the helper.
+/// `reading` is the one that [`packet`] hands to the helper.
 unsafe extern "C" fn next_header(_index: u32, reading: *mut Reading<'_>) -> i64 {
     // SAFETY: as promised by the caller; nothing else refers to it meanwhile.
     let reading = unsafe { &mut *reading };
     let context = XdpContext::new(reading.context);
-    let scratch = &mut *reading.scratch;
-    let (cursor, packet): (&mut Cursor, &mut Packet) = (&mut scratch.cursor, &mut scratch.packet);
-    let outcome = parse::step(&XdpFrame::new(&context), cursor, packet);
-    if outcome.is_ok() && !cursor.is_done() {
+    let outcome = parse::step(
+        &XdpFrame::new(&context),
+        &mut *reading.cursor,
+        &mut *reading.packet,
+    );
+    if outcome.is_ok() && !reading.cursor.is_done() {
         return 0;
     }
-    packet.set_outcome(outcome);
+    reading.packet.set_outcome(outcome);
     1
 }

@@ -8,7 +8,7 @@ use std::{
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use matcher_common::abi::{
-    self, ConsentEntry, Counter, InterfaceSettings, Packet, Rule, RuleSpan, Setting,
+    self, ConsentEntry, Counter, InterfaceSettings, IpLayer, Packet, Rule, RuleSpan, Setting,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -298,10 +298,12 @@ impl Tables {
             .report
             .get(&0, 0)
             .map_err(|error| KernelError::from_source("reading the parse report", error))?;
-        Packet::read_from_bytes(&bytes).map_err(|error| KernelError::Failed {
-            action: "reading the parse report".into(),
-            reason: error.to_string(),
-        })
+        let mut packet: Packet = zerocopy::transmute!(bytes);
+        // Those behind the count are the packets' before.
+        for unused in packet.layers.iter_mut().skip(packet.layer_count as usize) {
+            *unused = IpLayer::default();
+        }
+        Ok(packet)
     }
 }
 
