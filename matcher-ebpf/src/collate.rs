@@ -42,11 +42,11 @@ pub(crate) struct Tables {
 #[inline(always)]
 pub(crate) fn collate(scratch: &mut Scratch, tables: Tables) -> bool {
     scratch.found.indicator = NONE;
-    if scratch.packet.layer_count == 1 {
+    if scratch.parsing.packet.layer_count == 1 {
         in_layer(scratch, tables, 0);
         return scratch.found.indicator != NONE;
     }
-    let layers = scratch.packet.layer_count;
+    let layers = scratch.parsing.packet.layer_count;
     let mut search = Search { scratch, tables };
     // SAFETY: `next_layer` has the signature that the helper calls, and
     // `search` outlives the call.
@@ -121,7 +121,7 @@ fn highest(layers: u32) -> u32 {
 /// the packet's protocol, port and time.
 #[inline(always)]
 fn look_up(scratch: &mut Scratch, tables: Tables, index: u32, side: Side) {
-    let layer = &scratch.packet.layers[index as usize];
+    let layer = &scratch.parsing.packet.layers[index as usize];
     let remote = subscribers::end(layer, side, &mut scratch.carried);
     scratch.found.nat64 = u32::from(remote.family != layer.family());
     let Some(span) = maps::rules_for(tables.generation, remote) else {

@@ -60,13 +60,13 @@ pub(crate) fn decide(context: &XdpContext) -> Verdict {
         // Cannot be: the array has the slot.
         return Unmatched(Counter::TooDeep);
     };
-    read::packet(context, &mut scratch.packet, &mut scratch.cursor);
-    let unparsed = scratch.packet.unparsed;
+    read::packet(context, &mut scratch.parsing);
+    let unparsed = scratch.parsing.packet.unparsed;
     if unparsed != 0 {
         // Doubt favours the subscriber: what is inside may be another's.
         return Unparsed(unparsed - 1);
     }
-    let space = maps::space(scratch.packet.vlan_ids);
+    let space = maps::space(scratch.parsing.packet.vlan_ids);
 
     // Consent, before anything is compared with a C&C address (R1).
     subscribers::find(scratch, space);
@@ -95,7 +95,7 @@ pub(crate) fn decide(context: &XdpContext) -> Verdict {
         return Unmatched(Counter::NoMatch);
     }
     emit::emit(&Match {
-        packet: &scratch.packet,
+        packet: &scratch.parsing.packet,
         found: &scratch.found,
         boot_ns,
         ifindex,

@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use matcher_common::{
-    abi::{Counter, HitEvent, IpLayer, MAX_LAYERS, Packet, hit_flags},
+    abi::{AddressBytes, Counter, HitEvent, IpLayer, MAX_LAYERS, Packet, hit_flags},
     parse::Family,
 };
 
@@ -85,9 +85,9 @@ fn fill(event: &mut HitEvent, hit: &Match<'_>, sequence: u64) {
         } else {
             Side::Source
         };
-        let mut carried = [0; 16];
+        let mut carried = AddressBytes::default();
         subscribers::end(matching, side, &mut carried);
-        event.nat64.copy_from_slice(&carried[..4]);
+        event.nat64 = carried.v4();
     }
     if found.layer > 0 {
         let known_by_outer = found.subscriber_layer != found.layer;

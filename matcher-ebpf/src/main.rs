@@ -61,8 +61,8 @@ fn action(verdict: Verdict) -> u32 {
 /// Tells what the parser sees of one packet.
 #[xdp(frags)]
 fn parse(context: XdpContext) -> u32 {
-    if let (Some(scratch), Some(report)) = (maps::scratch(), maps::report()) {
-        read::packet(&context, report, &mut scratch.cursor);
+    if let Some(report) = maps::report() {
+        read::packet(&context, report);
     }
     xdp_action::XDP_PASS
 }

@@ -8,10 +8,10 @@ use aya_ebpf::{
 };
 use matcher_common::{
     abi::{
-        AddressBytes, ConsentEntry, Counter, InterfaceSettings, Nat64Bytes, Packet, PortRange,
-        Rule, RuleSpan, SETTINGS, Setting,
+        AddressBytes, ConsentEntry, Counter, InterfaceSettings, Nat64Bytes, PortRange, Rule,
+        RuleSpan, SETTINGS, Setting,
     },
-    parse::{Cursor, Family},
+    parse::{Family, Parsing},
 };
 
 use crate::{collate::Found, subscribers::Subscribers};
@@ -19,7 +19,7 @@ use crate::{collate::Found, subscribers::Subscribers};
 const ENTRIES: u32 = 1 << 20;
 
 type Trie4<V> = LpmTrie<[u8; 4], V>;
-type Trie6<V> = LpmTrie<AddressBytes, V>;
+type Trie6<V> = LpmTrie<[u8; 16], V>;
 /// Tries of subscribers: the number of a subscriber space comes first, whole.
 type SpaceTrie4<V> = LpmTrie<[u8; 8], V>;
 type SpaceTrie6<V> = LpmTrie<[u8; 20], V>;
@@ -71,7 +71,7 @@ pub(crate) static HITS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
 static SEQUENCE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 /// What the `parse` program saw of the last packet.
 #[map]
-static PARSE_REPORT: Array<Packet> = Array::with_max_entries(1, 0);
+static PARSE_REPORT: Array<Parsing> = Array::with_max_entries(1, 0);
 /// The packet under way on each CPU.
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
@@ -81,8 +81,7 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 /// through the program become one again where they meet.
 #[repr(C)]
 pub(crate) struct Scratch {
-    pub(crate) packet: Packet,
-    pub(crate) cursor: Cursor,
+    pub(crate) parsing: Parsing,
     pub(crate) subscribers: Subscribers,
     pub(crate) found: Found,
     /// An IPv4 address that an IPv6 address carries.
@@ -98,26 +97,20 @@ pub(crate) struct Address<'a> {
 
 impl Address<'_> {
     #[inline(always)]
-    fn v4(&self) -> [u8; 4] {
-        let [a, b, c, d, ..] = *self.bytes;
-        [a, b, c, d]
-    }
-
-    #[inline(always)]
     fn key4(&self) -> Key<[u8; 4]> {
-        Key::new(32, self.v4())
+        Key::new(32, self.bytes.v4())
     }
 
     #[inline(always)]
-    fn key6(&self) -> Key<AddressBytes> {
-        Key::new(128, *self.bytes)
+    fn key6(&self) -> Key<[u8; 16]> {
+        Key::new(128, self.bytes.octets())
     }
 
     #[inline(always)]
     fn space_key4(&self, space: u32) -> Key<[u8; 8]> {
         let mut key = [0; 8];
         key[..4].copy_from_slice(&space.to_ne_bytes());
-        key[4..].copy_from_slice(&self.v4());
+        key[4..].copy_from_slice(&self.bytes.v4());
         Key::new(64, key)
     }
 
@@ -125,7 +118,7 @@ impl Address<'_> {
     fn space_key6(&self, space: u32) -> Key<[u8; 20]> {
         let mut key = [0; 20];
         key[..4].copy_from_slice(&space.to_ne_bytes());
-        key[4..].copy_from_slice(self.bytes);
+        key[4..].copy_from_slice(&self.bytes.octets());
         Key::new(160, key)
     }
 }
@@ -187,7 +180,7 @@ pub(crate) fn nat64(address: &AddressBytes) -> Option<Nat64Bytes> {
     if setting(Setting::Nat64) == 0 {
         return None;
     }
-    NAT64.get(Key::new(128, *address)).copied()
+    NAT64.get(Key::new(128, address.octets())).copied()
 }
 
 /// The rules of every C&C entry that covers the address.
@@ -286,7 +279,7 @@ pub(crate) fn next_sequence() -> u64 {
 
 /// Where the `parse` program tells what it saw.
 #[inline(always)]
-pub(crate) fn report() -> Option<&'static mut Packet> {
+pub(crate) fn report() -> Option<&'static mut Parsing> {
     // SAFETY: one packet at a time is handed to the `parse` program, by a test
     // run that waits for it. Any bytes are a valid value.
     unsafe { PARSE_REPORT.get_ptr_mut(0)?.as_mut() }

@@ -5,16 +5,17 @@ use core::ffi::c_void;
 use aya_ebpf::{EbpfContext, bindings::xdp_md, helpers::generated::bpf_loop, programs::XdpContext};
 use matcher_common::{
     abi::Packet,
-    parse::{self, Cursor, MAX_HEADERS, Unparsed},
+    parse::{self, Cursor, MAX_HEADERS, Parsing, Unparsed},
 };
 
 use crate::frame::{LinearFrame, XdpFrame};
 
-/// Parses the packet; `cursor` is for its own use. Both lie in maps, whose
-/// contents the verifier forgets: so it walks the parser once, and not once for
-/// each order in which headers can follow each other.
+/// Parses the packet. `parsing` lies in a map, whose contents the verifier
+/// forgets: so it walks the parser once, and not once for each order in which
+/// headers can follow each other.
 #[inline(always)]
-pub(crate) fn packet(context: &XdpContext, packet: &mut Packet, cursor: &mut Cursor) {
+pub(crate) fn packet(context: &XdpContext, parsing: &mut Parsing) {
+    let Parsing { packet, cursor } = parsing;
     // Without the bytes in fragments: where the packet is plain, its headers
     // are in the linear part.
     if parse::parse_plain(&LinearFrame::new(context), packet) {

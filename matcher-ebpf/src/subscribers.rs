@@ -41,11 +41,11 @@ pub(crate) fn find(scratch: &mut Scratch, space: u32) {
         refused: 0,
         shared: 0,
     };
-    if scratch.packet.layer_count == 1 {
+    if scratch.parsing.packet.layer_count == 1 {
         look_at(scratch, 0, space);
         return;
     }
-    let layers = scratch.packet.layer_count;
+    let layers = scratch.parsing.packet.layer_count;
     let mut search = Search { scratch, space };
     // SAFETY: `next_layer` has the signature that the helper calls, and
     // `search` outlives the call.
@@ -92,7 +92,7 @@ fn look_at(scratch: &mut Scratch, index: u32, space: u32) {
 /// Whether that end is a subscriber.
 #[inline(always)]
 fn look_at_end(scratch: &mut Scratch, index: u32, side: Side, space: u32) -> bool {
-    let layer = &scratch.packet.layers[index as usize];
+    let layer = &scratch.parsing.packet.layers[index as usize];
     let address = end(layer, side, &mut scratch.carried);
     if !maps::is_subscriber(space, address) {
         return false;
@@ -121,7 +121,11 @@ fn look_at_end(scratch: &mut Scratch, index: u32, side: Side, space: u32) -> boo
 /// An end of a layer, as tables know it: an address of a NAT64 prefix is the
 /// IPv4 address that it carries (RFC 6052), which goes into `carried`.
 #[inline(always)]
-pub(crate) fn end<'a>(layer: &'a IpLayer, side: Side, carried: &'a mut AddressBytes) -> Address<'a> {
+pub(crate) fn end<'a>(
+    layer: &'a IpLayer,
+    side: Side,
+    carried: &'a mut AddressBytes,
+) -> Address<'a> {
     let bytes = match side {
         Side::Source => &layer.source,
         Side::Destination => &layer.destination,
@@ -130,9 +134,8 @@ pub(crate) fn end<'a>(layer: &'a IpLayer, side: Side, carried: &'a mut AddressBy
     if family == Family::V6
         && let Some(places) = maps::nat64(bytes)
     {
-        for (byte, place) in carried.iter_mut().zip(places) {
-            *byte = bytes[usize::from(place & 15)];
-        }
+        let octets = bytes.octets();
+        *carried = AddressBytes::from_v4(places.map(|place| octets[usize::from(place & 15)]));
         return Address {
             family: Family::V4,
             bytes: carried,

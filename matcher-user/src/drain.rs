@@ -103,10 +103,9 @@ pub fn bare_hit(event: &HitEvent, indicator: Arc<IndicatorSummary>) -> Hit {
 /// An address of the ABI.
 pub fn address_of(bytes: &AddressBytes, ipv6: bool) -> IpAddr {
     if ipv6 {
-        IpAddr::V6(Ipv6Addr::from(*bytes))
+        IpAddr::V6(Ipv6Addr::from(bytes.octets()))
     } else {
-        let [a, b, c, d, ..] = *bytes;
-        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+        IpAddr::V4(Ipv4Addr::from(bytes.v4()))
     }
 }
 
@@ -141,9 +140,9 @@ mod tests {
             flags: hit_flags::OUTBOUND | hit_flags::PORTS | hit_flags::SOURCE_VALIDATED,
             ..HitEvent::default()
         };
-        event.subscriber[..4].copy_from_slice(&[203, 0, 113, 7]);
+        event.subscriber = AddressBytes::from_v4([203, 0, 113, 7]);
         event.local = event.subscriber;
-        event.remote[..4].copy_from_slice(&[198, 51, 100, 23]);
+        event.remote = AddressBytes::from_v4([198, 51, 100, 23]);
         event
     }
 

@@ -395,12 +395,11 @@ impl Frame {
     /// UDP to GTP-U's port and GTP-U with extension headers of so many times
     /// four bytes each.
     pub fn gtp_u(self, extensions: &[u8], sequence: bool) -> Self {
-        self.udp(2152, 2152)
-            .with(Header::Carrier(Carrier::GtpU {
-                tunnel: 42,
-                extensions: extensions.to_vec(),
-                sequence,
-            }))
+        self.udp(2152, 2152).with(Header::Carrier(Carrier::GtpU {
+            tunnel: 42,
+            extensions: extensions.to_vec(),
+            sequence,
+        }))
     }
 
     /// UDP to L2TP's port, L2TPv2 with what it may carry, and PPP.

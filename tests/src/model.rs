@@ -155,9 +155,7 @@ impl World {
         let refused = layers.iter().any(|layer| {
             [layer.addresses.0, layer.addresses.1]
                 .into_iter()
-                .any(|end| {
-                    self.is_subscriber(end) && self.allowed(end) & purposes::DETECT == 0
-                })
+                .any(|end| self.is_subscriber(end) && self.allowed(end) & purposes::DETECT == 0)
         });
         if refused {
             return unmatched(Counter::OptedOut);

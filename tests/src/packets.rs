@@ -152,12 +152,8 @@ impl Seen {
 /// An address as the ABI has it.
 pub fn octets(address: IpAddr) -> AddressBytes {
     match address {
-        IpAddr::V4(address) => {
-            let mut bytes = [0; 16];
-            bytes[..4].copy_from_slice(&address.octets());
-            bytes
-        }
-        IpAddr::V6(address) => address.octets(),
+        IpAddr::V4(address) => AddressBytes::from_v4(address.octets()),
+        IpAddr::V6(address) => AddressBytes::from_v6(address.octets()),
     }
 }
 
@@ -384,13 +380,7 @@ impl Draft {
     }
 
     /// A hit in a layer, by the subscriber that a layer names.
-    fn hit(
-        self,
-        outbound: bool,
-        indicator: u32,
-        layer: usize,
-        subscriber_layer: usize,
-    ) -> Case {
+    fn hit(self, outbound: bool, indicator: u32, layer: usize, subscriber_layer: usize) -> Case {
         let hit = Hit {
             outbound,
             indicator,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use jiff::SignedDuration;
-use matcher_common::abi::{Counter, HitEvent, Setting, hit_flags};
+use matcher_common::abi::{AddressBytes, Counter, HitEvent, Setting, hit_flags};
 use matcher_tests::{
     kernel::{Tally, drain, install, is_skipped, load, send},
     model::{
@@ -150,8 +150,9 @@ impl Bench {
             subscriber: ends(known_by).0,
             local,
             remote,
-            outer_source: outer.map_or([0; 16], |outer| octets(outer.addresses.0)),
-            outer_destination: outer.map_or([0; 16], |outer| octets(outer.addresses.1)),
+            outer_source: outer.map_or(AddressBytes::default(), |outer| octets(outer.addresses.0)),
+            outer_destination: outer
+                .map_or(AddressBytes::default(), |outer| octets(outer.addresses.1)),
             indicator: hit.indicator,
             ifindex: LOOPBACK,
             generation: self.generation as u32,

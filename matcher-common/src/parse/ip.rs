@@ -5,7 +5,7 @@ use super::{
     cursor::{Cursor, header},
     upper::protocol,
 };
-use crate::abi::{IpLayer, Packet};
+use crate::abi::{AddressBytes, IpLayer, Packet};
 
 const IPV4_LEN: u32 = 20;
 const IPV6_LEN: u32 = 40;
@@ -33,17 +33,18 @@ pub(super) fn ipv4<F: Frame + ?Sized>(
     if header_len > IPV4_LEN && cursor.peek::<_, 1>(frame, header_len - 1).is_none() {
         return Err(Unparsed::TruncatedIp);
     }
+    let [.., s0, s1, s2, s3, d0, d1, d2, d3] = header;
+    let (source, destination) = ([s0, s1, s2, s3], [d0, d1, d2, d3]);
     let fragment_offset = (u16::from_be_bytes([header[6], header[7]]) & 0x1fff) * 8;
-    let mut layer = IpLayer {
+    packet.push(IpLayer {
+        source: AddressBytes::from_v4(source),
+        destination: AddressBytes::from_v4(destination),
         fragment_offset,
         ip_version: 4,
         protocol: header[9],
         tunnel: cursor.tunnel as u8,
         ..IpLayer::default()
-    };
-    layer.source[..4].copy_from_slice(&header[12..16]);
-    layer.destination[..4].copy_from_slice(&header[16..20]);
-    packet.push(layer)?;
+    })?;
     if total_len != 0 {
         cursor.end_at(cursor.offset + total_len);
     }
@@ -70,8 +71,8 @@ pub(super) fn ipv6<F: Frame + ?Sized>(
     let source = cursor.peek(frame, 8).ok_or(Unparsed::TruncatedIp)?;
     let destination = cursor.peek(frame, 24).ok_or(Unparsed::TruncatedIp)?;
     packet.push(IpLayer {
-        source,
-        destination,
+        source: AddressBytes::from_v6(source),
+        destination: AddressBytes::from_v6(destination),
         ip_version: 6,
         protocol: start[6],
         tunnel: cursor.tunnel as u8,

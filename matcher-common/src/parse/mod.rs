@@ -26,6 +26,16 @@ use crate::abi::{Counter, IpLayer, MAX_LAYERS, Packet};
 /// Headers that are read of one packet, whatever they are.
 pub const MAX_HEADERS: u32 = 64;
 
+/// A packet being parsed, in one piece of memory.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Parsing {
+    /// What was seen so far.
+    pub packet: Packet,
+    /// Where the parser stands.
+    pub cursor: Cursor,
+}
+
 /// IP version of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {

@@ -10,6 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use matcher_common::abi::{
     self, ConsentEntry, Counter, InterfaceSettings, IpLayer, Packet, Rule, RuleSpan, Setting,
 };
+use matcher_common::parse::Parsing;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{KernelError, error::root_errno, grace::wait_for_packets};
@@ -30,7 +31,7 @@ pub struct Tables {
     even: Half,
     odd: Half,
     pub(super) hits: MapData,
-    report: Array<MapData, [u8; size_of::<Packet>()]>,
+    report: Array<MapData, [u8; size_of::<Parsing>()]>,
 }
 
 /// One half of the C&C tables.
@@ -298,7 +299,12 @@ impl Tables {
             .report
             .get(&0, 0)
             .map_err(|error| KernelError::from_source("reading the parse report", error))?;
-        let mut packet: Packet = zerocopy::transmute!(bytes);
+        // What stands behind the packet is the parser's own.
+        let (mut packet, _) =
+            Packet::read_from_prefix(&bytes).map_err(|error| KernelError::Failed {
+                action: "reading the parse report".into(),
+                reason: error.to_string(),
+            })?;
         // Those behind the count are the packets' before.
         for unused in packet.layers.iter_mut().skip(packet.layer_count as usize) {
             *unused = IpLayer::default();
@@ -408,14 +414,18 @@ impl<V: aya::Pod> SpaceTries<V> {
         for entry in self.v4.iter() {
             let (key, value) = entry.map_err(failed)?;
             let [_, _, _, _, address @ ..] = key.data();
-            if let Ok(net) = IpNet::new(IpAddr::from(address), length(key.prefix_len() - SPACE_BITS)) {
+            if let Ok(net) =
+                IpNet::new(IpAddr::from(address), length(key.prefix_len() - SPACE_BITS))
+            {
                 entries.push((net, value));
             }
         }
         for entry in self.v6.iter() {
             let (key, value) = entry.map_err(failed)?;
             let [_, _, _, _, address @ ..] = key.data();
-            if let Ok(net) = IpNet::new(IpAddr::from(address), length(key.prefix_len() - SPACE_BITS)) {
+            if let Ok(net) =
+                IpNet::new(IpAddr::from(address), length(key.prefix_len() - SPACE_BITS))
+            {
                 entries.push((net, value));
             }
         }

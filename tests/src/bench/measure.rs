@@ -30,6 +30,8 @@ use crate::traffic::Random;
 pub enum Measured {
     /// A program of the baselines object.
     Baseline(Baseline),
+    /// The product's parser alone.
+    Parse,
     /// The product's program, with a list of so many prefixes.
     Matcher {
         /// Entries of the C&C list.
@@ -43,6 +45,7 @@ impl Measured {
         match self {
             Self::Baseline(Baseline::Empty) => "empty",
             Self::Baseline(Baseline::ParseMin) => "parse-min",
+            Self::Parse => "parse",
             Self::Matcher { .. } => "matcher",
         }
     }
@@ -50,7 +53,7 @@ impl Measured {
     /// Entries of the C&C list, where there is one.
     pub fn prefixes(self) -> Option<usize> {
         match self {
-            Self::Baseline(_) => None,
+            Self::Baseline(_) | Self::Parse => None,
             Self::Matcher { prefixes } => Some(prefixes),
         }
     }
@@ -156,8 +159,10 @@ pub fn measure(
             instructions.push((Measured::Baseline(baseline).name(), walked));
         }
         let instance = bed.instances.first_mut().context("no list")?;
-        let walked = instance.loaded.verified_instructions(Program::Matcher)?;
-        instructions.push(("matcher", walked));
+        for (name, program) in [("parse", Program::Parse), ("matcher", Program::Matcher)] {
+            let walked = instance.loaded.verified_instructions(program)?;
+            instructions.push((name, walked));
+        }
     }
     Ok(Figures {
         rows: beds
@@ -217,6 +222,9 @@ impl Bed {
             lists.push(times);
             bed.instances.push(instance);
             let at = Some(bed.instances.len() - 1);
+            if at == Some(0) {
+                bed.row(family, Measured::Parse, Traffic::Miss, miss, at);
+            }
             let measured = Measured::Matcher {
                 prefixes: *prefixes,
             };
@@ -246,7 +254,10 @@ impl Bed {
         rotor: usize,
         instance: Option<usize>,
     ) {
-        let counted = instance.map(|_| 0);
+        let counted = match measured {
+            Measured::Matcher { .. } => Some(0),
+            Measured::Baseline(_) | Measured::Parse => None,
+        };
         let row = Row {
             family,
             measured,
@@ -340,16 +351,21 @@ impl Row {
         rotor: &mut Rotor,
         mut instance: Option<&mut Instance>,
     ) -> Result<()> {
-        let before = match &instance {
-            Some(instance) => Some(instance.loaded.tables.counters()?),
-            None => None,
+        let before = match (&instance, self.exits) {
+            (Some(instance), Some(_)) => Some(instance.loaded.tables.counters()?),
+            _ => None,
         };
         match (self.measured, &mut instance) {
             (Measured::Baseline(baseline), _) => rotor.aim(Target::Baseline(baseline))?,
             (Measured::Matcher { .. }, Some(instance)) => {
                 rotor.aim(Target::Matcher(&mut instance.loaded))?;
             }
-            (Measured::Matcher { .. }, None) => bail!("{}: no list", self.title()),
+            (Measured::Parse, Some(instance)) => {
+                rotor.aim(Target::Parse(&mut instance.loaded))?;
+            }
+            (Measured::Parse | Measured::Matcher { .. }, None) => {
+                bail!("{}: no list", self.title())
+            }
         }
         let mut average = 0.0;
         let mut events = 0;

@@ -50,12 +50,9 @@ impl Carrier {
         let length = |bytes: usize| (bytes as u16).to_be_bytes();
         let ethertype = next.map_or(0, Header::ethertype).to_be_bytes();
         match self {
-            Self::Pppoe { session } => [
-                &[0x11, 0][..],
-                &session.to_be_bytes(),
-                &length(body.len()),
-            ]
-            .concat(),
+            Self::Pppoe { session } => {
+                [&[0x11, 0][..], &session.to_be_bytes(), &length(body.len())].concat()
+            }
             Self::Ppp {
                 address_and_control,
                 compressed,
@@ -107,9 +104,7 @@ impl Carrier {
                 bytes
             }
             Self::EtherIp => vec![0x30, 0],
-            Self::Vxlan { network } => {
-                [[0x08, 0, 0, 0], (network << 8).to_be_bytes()].concat()
-            }
+            Self::Vxlan { network } => [[0x08, 0, 0, 0], (network << 8).to_be_bytes()].concat(),
             Self::Geneve { network, options } => {
                 let mut bytes = vec![*options, 0];
                 bytes.extend(ethertype);

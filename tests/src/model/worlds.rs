@@ -342,7 +342,12 @@ fn into_tunnel(
         2 => (97, None, frame.etherip(), Tunnel::EtherIp),
         3 => (17, Some((54321, 4789)), frame.vxlan(), Tunnel::Vxlan),
         4 => (17, Some((54321, 6081)), frame.geneve(2), Tunnel::Geneve),
-        5 => (17, Some((2152, 2152)), frame.gtp_u(&[1], true), Tunnel::GtpU),
+        5 => (
+            17,
+            Some((2152, 2152)),
+            frame.gtp_u(&[1], true),
+            Tunnel::GtpU,
+        ),
         6 => (
             17,
             Some((1701, 1701)),

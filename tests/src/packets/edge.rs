@@ -43,11 +43,14 @@ fn vlan() -> Vec<Case> {
         packet("a fifth VLAN tag", plain(four.vlan(5)))
             .tags(&[1, 2, 3, 4])
             .unparsed(Counter::VlanDepth),
-        packet("a tag with a priority alone", plain(Frame::ethernet().vlan(0)))
-            .tags(&[0])
-            .ip(ALICE, CC, 6)
-            .ports(CLIENT, 443)
-            .outbound_hit(id::HOST),
+        packet(
+            "a tag with a priority alone",
+            plain(Frame::ethernet().vlan(0)),
+        )
+        .tags(&[0])
+        .ip(ALICE, CC, 6)
+        .ports(CLIENT, 443)
+        .outbound_hit(id::HOST),
         broken(
             "a tag of the type used before 802.1ad",
             changed(plain(Frame::ethernet().vlan(9)), 12, &[0x91, 0]),
@@ -149,7 +152,9 @@ fn pppoe() -> Vec<Case> {
         .outbound_hit(id::HOST),
         packet(
             "PPPoE discovery",
-            Frame::ethernet().protocol(0x8863).payload(&[0x11, 9, 0, 0, 0, 0]),
+            Frame::ethernet()
+                .protocol(0x8863)
+                .payload(&[0x11, 9, 0, 0, 0, 0]),
         )
         .unparsed(Counter::NotIp),
     ]
@@ -230,10 +235,13 @@ fn transport() -> Vec<Case> {
         .ip(ALICE, CC, 136)
         .ports(CLIENT, 443)
         .outbound_hit(id::HOST),
-        packet("DCCP", Frame::ethernet().ipv6(CC6, ALICE6).dccp(443, CLIENT))
-            .ip(CC6, ALICE6, 33)
-            .ports(443, CLIENT)
-            .inbound_hit(id::HOST6),
+        packet(
+            "DCCP",
+            Frame::ethernet().ipv6(CC6, ALICE6).dccp(443, CLIENT),
+        )
+        .ip(CC6, ALICE6, 33)
+        .ports(443, CLIENT)
+        .inbound_hit(id::HOST6),
         packet(
             "an ICMP error that quotes a packet to a listed host",
             Frame::ethernet()

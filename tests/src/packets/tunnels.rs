@@ -4,7 +4,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use matcher_common::abi::{Counter, Tunnel, role};
 
-use super::{ALICE, ALICE6, BOB, Case, OPTED_OUT, OPTED_OUT6, STRANGER, STRANGER6, broken, id, packet};
+use super::{
+    ALICE, ALICE6, BOB, Case, OPTED_OUT, OPTED_OUT6, STRANGER, STRANGER6, broken, id, packet,
+};
 use crate::frames::Frame;
 
 const CC: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 23);

@@ -5,7 +5,7 @@ use proptest::{collection::vec, prelude::*};
 use std::vec::Vec;
 
 use super::super::{Family, IpLayer, Packet, Ports};
-use crate::abi::{Counter, MAX_LAYERS, Tunnel};
+use crate::abi::{AddressBytes, Counter, MAX_LAYERS, Tunnel};
 
 /// A frame, and what is known of it because it was written so.
 #[derive(Clone, Debug)]
@@ -472,8 +472,8 @@ fn ip(network: &Network, protocol: u8, mut body: Vec<u8>) -> (Vec<u8>, IpLayer) 
             authentication,
         } => {
             layer.ip_version = 4;
-            layer.source[..4].copy_from_slice(source);
-            layer.destination[..4].copy_from_slice(destination);
+            layer.source = AddressBytes::from_v4(*source);
+            layer.destination = AddressBytes::from_v4(*destination);
             layer.fragment_offset = offset * 8;
             let chain: Vec<Extension> = authentication
                 .iter()
@@ -497,8 +497,8 @@ fn ip(network: &Network, protocol: u8, mut body: Vec<u8>) -> (Vec<u8>, IpLayer) 
             extensions,
         } => {
             layer.ip_version = 6;
-            layer.source = *source;
-            layer.destination = *destination;
+            layer.source = AddressBytes::from_v6(*source);
+            layer.destination = AddressBytes::from_v6(*destination);
             let (first, extensions) = chain_bytes(extensions, &mut layer, protocol);
             // Payload length 0 would mean a jumbogram.
             if extensions.is_empty() && body.is_empty() {
