@@ -3,6 +3,7 @@
 //! else of the traffic (R3).
 
 use std::{
+    fmt,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
@@ -33,6 +34,25 @@ pub struct Endpoint {
     pub ip: IpAddr,
     /// `None` for protocols without ports and for later fragments.
     pub port: Option<u16>,
+}
+
+/// An address as one network gives it out.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriberAddress {
+    /// Subscriber space; 0 unless the VLAN has one of its own. The same private
+    /// address in two spaces is two subscribers'.
+    pub space: u32,
+    /// The address.
+    pub ip: IpAddr,
+}
+
+impl fmt::Display for SubscriberAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.space {
+            0 => write!(f, "{}", self.ip),
+            space => write!(f, "{} in space {space}", self.ip),
+        }
+    }
 }
 
 /// Where a matching layer lay inside another one.
@@ -108,6 +128,14 @@ pub struct Hit {
 }
 
 impl Hit {
+    /// The address that the subscriber is known by.
+    pub fn subscriber_address(&self) -> SubscriberAddress {
+        SubscriberAddress {
+            space: self.space,
+            ip: self.subscriber.ip,
+        }
+    }
+
     /// The subscriber is known by its own address and, behind a shared one, by
     /// the port: not so when only an outer address is the subscriber's.
     pub fn known_by_port(&self) -> bool {

@@ -21,7 +21,6 @@ use std::{
     fmt,
     fs::{self, DirBuilder, OpenOptions, Permissions},
     io,
-    net::IpAddr,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::Path,
     time::Duration,
@@ -219,27 +218,6 @@ impl Store {
             hits.push(self.hit(row, &mut shared)?);
         }
         Ok(hits)
-    }
-
-    /// The subscriber addresses of the stored hits, each once.
-    ///
-    /// # Errors
-    /// When the file cannot be read or is damaged.
-    pub fn subscribers(&self) -> Result<Vec<IpAddr>, StoreError> {
-        let failed = self.path.failed("read");
-        let mut select = self
-            .db
-            .prepare_cached("SELECT DISTINCT subscriber_ip FROM hits")
-            .map_err(failed)?;
-        let rows = select
-            .query_map([], |row| {
-                let blob: Vec<u8> = row.get(0)?;
-                Ok(address::from_blob(&blob))
-            })
-            .map_err(failed)?;
-        rows.filter_map(Result::transpose)
-            .collect::<rusqlite::Result<_>>()
-            .map_err(failed)
     }
 
     /// The cursor of the last hit that was ever stored, deleted or not; 0

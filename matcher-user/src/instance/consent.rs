@@ -2,7 +2,6 @@
 
 use std::{fs, path::PathBuf, sync::Arc};
 
-use ipnet::IpNet;
 use jiff::Timestamp;
 use matcher_common::abi::Setting;
 use serde::{Deserialize, Serialize};
@@ -16,6 +15,7 @@ use crate::{
         Subject,
         managed::{self, ManagedList},
     },
+    hit::Hit,
     kernel::tables::Tables,
     store::Store,
     subscribers::exact_prefix,
@@ -148,11 +148,8 @@ impl Instance {
             return Ok(());
         }
         let mut store = Store::open(&path, &self.edge())?;
-        let refused = refusing(&store, table)?;
-        if refused.is_empty() {
-            return Ok(());
-        }
-        match store.erase_subscribers(&refused) {
+        match store.erase_hits(|hit| refuses(table, hit)) {
+            Ok(0) => {}
             Ok(hits) => answer.say(format!("{hits} stored hits erased")),
             // Deleted, but a reader keeps the old pages for now.
             Err(error) if error.is_deferred() => answer.warn(error.to_string()),
@@ -329,14 +326,9 @@ impl Instance {
     }
 }
 
-/// The subscribers in the store who refuse detection.
-pub fn refusing(store: &Store, table: &ConsentTable) -> Result<Vec<IpNet>, InstanceError> {
-    Ok(store
-        .subscribers()?
-        .into_iter()
-        .filter(|address| !table.allows(*address, Purpose::Detect))
-        .map(IpNet::from)
-        .collect())
+/// Whether a subscriber in the hit refuses detection.
+pub fn refuses(table: &ConsentTable, hit: &Hit) -> bool {
+    !table.allows(hit.subscriber.ip, Purpose::Detect)
 }
 
 fn now() -> Timestamp {

@@ -12,7 +12,7 @@ mod status;
 
 pub use answer::Answer;
 pub use attach::chosen_interfaces;
-pub use consent::{AppliedConsent, ConsentAction, consent_lists, refusing};
+pub use consent::{AppliedConsent, ConsentAction, consent_lists, refuses};
 pub use error::InstanceError;
 pub use load::{LoadedIndicators, parse_sources};
 pub use run_dir::{Lock, LockName, RunDir};

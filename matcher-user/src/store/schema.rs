@@ -69,9 +69,10 @@ const MIGRATIONS: [&str; 2] = [
      ) STRICT;
      INSERT INTO candidates_by_space (id, space, address, published)
          SELECT id, 0, address, published FROM candidates;
-     UPDATE sqlite_sequence SET seq =
-         (SELECT max(seq) FROM sqlite_sequence WHERE name LIKE 'candidates%')
-         WHERE name = 'candidates_by_space';
+     -- An id that was given once is never given again.
+     DELETE FROM sqlite_sequence WHERE name = 'candidates_by_space';
+     INSERT INTO sqlite_sequence (name, seq)
+         SELECT 'candidates_by_space', seq FROM sqlite_sequence WHERE name = 'candidates';
      DROP TABLE candidates;
      ALTER TABLE candidates_by_space RENAME TO candidates;",
 ];
