@@ -50,10 +50,7 @@ mod ppp_protocol {
 }
 
 #[inline(always)]
-pub(super) fn ethernet<F: Frame + ?Sized>(
-    frame: &F,
-    cursor: &mut Cursor,
-) -> Result<(), Unparsed> {
+pub(super) fn ethernet<F: Frame + ?Sized>(frame: &F, cursor: &mut Cursor) -> Result<(), Unparsed> {
     let ether_type = cursor
         .peek(frame, ETHERNET_LEN - 2)
         .ok_or(Unparsed::TruncatedLink)?;
@@ -157,9 +154,7 @@ pub(super) fn mpls<F: Frame + ?Sized>(frame: &F, cursor: &mut Cursor) -> Result<
         cursor.advance(MPLS_LEN, header::MPLS);
         return Ok(());
     }
-    let [first] = cursor
-        .peek::<_, 1>(frame, MPLS_LEN)
-        .ok_or(Unparsed::Mpls)?;
+    let [first] = cursor.peek::<_, 1>(frame, MPLS_LEN).ok_or(Unparsed::Mpls)?;
     let next = match first >> 4 {
         4 => header::IPV4,
         6 => header::IPV6,

@@ -112,11 +112,9 @@ const fn kind(number: u8) -> Kind {
         | protocol::L2TPV3
         | protocol::MPLS
         | protocol::ETHERNET => (TUNNEL, 0, 0),
-        protocol::TCP
-        | protocol::UDP
-        | protocol::UDP_LITE
-        | protocol::DCCP
-        | protocol::SCTP => (PORTS, 0, 0),
+        protocol::TCP | protocol::UDP | protocol::UDP_LITE | protocol::DCCP | protocol::SCTP => {
+            (PORTS, 0, 0)
+        }
         _ => (0, 0, 0),
     };
     Kind {

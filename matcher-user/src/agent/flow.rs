@@ -158,7 +158,10 @@ impl Flow {
                     .names
                     .hit(&event, self.offset, &self.catalog, attach::name);
                 // Opted out since, or too old to be kept (design decision 2).
-                if consent.allows(hit.subscriber.ip, Purpose::Detect) && hit.time >= keep_from {
+                let end = &hit.subscriber;
+                let port = end.port.filter(|_| hit.known_by_port());
+                let allowed = consent.allows(hit.space, end.ip, port, Purpose::Detect);
+                if allowed && hit.time >= keep_from {
                     hits.push(hit);
                 } else {
                     self.discarded += 1;
@@ -238,7 +241,7 @@ impl Flow {
         }
         self.aggregator.forget(&refused);
         self.pending
-            .retain(|address, _| consent.allows(*address, Purpose::Detect));
+            .retain(|address, _| consent.allows(0, *address, None, Purpose::Detect));
         match self.store.erase_subscribers(&refused) {
             Ok(hits) => {
                 tracing::info!(

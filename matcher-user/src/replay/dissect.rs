@@ -101,6 +101,7 @@ pub fn parse(
 
 /// The tables stay empty: the parser has no use for them.
 const NO_TABLES: Limits = Limits {
+    max_port_ranges: 1,
     max_indicators: 1,
     max_consent_entries: 1,
     ring_bytes: 1 << 12,
@@ -198,7 +199,11 @@ impl Seen {
                 destination_port: innermost.and_then(|layer| layer.destination_port),
                 vlan_tags: self.vlan_tags,
                 vlans: &self.vlans,
-                tunnels: self.layers.iter().filter_map(|layer| layer.tunnel).collect(),
+                tunnels: self
+                    .layers
+                    .iter()
+                    .filter_map(|layer| layer.tunnel)
+                    .collect(),
                 unparsed: self.unparsed.map(Counter::name),
                 by: self.by,
             },
