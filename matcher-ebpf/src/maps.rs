@@ -2,7 +2,7 @@
 //! loads the program; tries and hashes take memory for what they hold only.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
     maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key},
 };
@@ -43,8 +43,10 @@ static SUBSCRIBERS_V6: SpaceTrie6<u32> = LpmTrie::with_max_entries(ENTRIES, 0);
 static CONSENT_V4: SpaceTrie4<ConsentEntry> = LpmTrie::with_max_entries(ENTRIES, 0);
 #[map]
 static CONSENT_V6: SpaceTrie6<ConsentEntry> = LpmTrie::with_max_entries(ENTRIES, 0);
+/// The ranges of all entries. The agent maps it into its memory: it writes
+/// millions of them.
 #[map]
-static PORT_RANGES: Array<PortRange> = Array::with_max_entries(1, 0);
+static PORT_RANGES: Array<PortRange> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// NAT64 prefixes, RFC 6052.
 #[map]
 static NAT64: Trie6<Nat64Bytes> = LpmTrie::with_max_entries(64, 0);

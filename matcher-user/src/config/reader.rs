@@ -99,7 +99,7 @@ impl<'t> Section<'t> {
 
     /// A table below this one; all defaults where it is absent.
     pub(super) fn table(&self, document: &mut Document<'_>, name: &'static str) -> Self {
-        let key = name.trim_end_matches('.');
+        let key = self.below(name);
         let (offset, table) = match self.get(key) {
             None => (self.offset, None),
             Some(value) => {
@@ -121,13 +121,23 @@ impl<'t> Section<'t> {
         }
     }
 
+    /// The last part of the name of a table below this one.
+    fn below(&self, name: &'static str) -> &'static str {
+        name.strip_prefix(self.name)
+            .unwrap_or(name)
+            .trim_end_matches('.')
+    }
+
     /// The tables of an array `[[name]]`.
     pub(super) fn tables(&self, document: &mut Document<'_>, name: &'static str) -> Vec<Self> {
-        let key = name.trim_end_matches('.');
+        let key = self.below(name);
         let Some(value) = self.get(key) else {
             return Vec::new();
         };
-        let form = format!("a list of tables: write [[{key}]] above each");
+        let form = format!(
+            "a list of tables: write [[{}]] above each",
+            name.trim_end_matches('.')
+        );
         let DeValue::Array(array) = value.get_ref() else {
             let message = wrong_type(key, &form, value.get_ref());
             document.diagnostics.error(value.span().start, message);

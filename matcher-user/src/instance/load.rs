@@ -36,7 +36,10 @@ impl Instance {
                 .own_prefixes
                 .extend(config.guards.own_prefixes.iter().copied());
         }
-        guards.own_prefixes.extend(tables.subscribers()?);
+        let subscribers = tables.subscribers()?;
+        guards
+            .own_prefixes
+            .extend(subscribers.into_iter().map(|at| at.prefix));
         Ok(guards)
     }
 

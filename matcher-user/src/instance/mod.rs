@@ -5,6 +5,7 @@
 mod answer;
 mod attach;
 mod consent;
+mod consent_show;
 mod error;
 mod load;
 mod run_dir;
@@ -12,7 +13,7 @@ mod status;
 
 pub use answer::Answer;
 pub use attach::chosen_interfaces;
-pub use consent::{AppliedConsent, ConsentAction, consent_lists, refuses};
+pub use consent::{AppliedConsent, ConsentAction, ConsentSubject, consent_lists, refuses};
 pub use error::InstanceError;
 pub use load::{LoadedIndicators, parse_sources};
 pub use run_dir::{Lock, LockName, RunDir};
@@ -104,6 +105,7 @@ impl Instance {
         Limits {
             max_indicators: tables.max_indicators,
             max_consent_entries: tables.max_consent_entries,
+            max_port_ranges: tables.max_port_ranges,
             ring_bytes: tables.ring_bytes,
         }
     }

@@ -7,6 +7,8 @@
 
 pub mod consent;
 pub mod indicators;
+pub mod places;
+pub mod spaces;
 
 use ipnet::IpNet;
 

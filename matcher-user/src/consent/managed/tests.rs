@@ -9,8 +9,8 @@ fn now() -> Timestamp {
     "2026-12-01T12:00:00.5Z".parse().unwrap()
 }
 
-fn subject(text: &str) -> Subject {
-    Subject::Prefix(crate::consent::prefix::read_prefix(text).unwrap().net)
+fn subject(text: &str) -> Whom {
+    Subject::Prefix(crate::consent::prefix::read_prefix(text).unwrap().net).into()
 }
 
 fn purposes(text: &str) -> PurposeSet {
@@ -91,7 +91,7 @@ fn a_list_is_never_left_with_zero_bytes() {
 fn what_cannot_be_enforced_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let list = ManagedList::opt_outs(folder.path());
-    let id = Subject::Subscriber("cust-4711".into());
+    let id = Subject::Subscriber("cust-4711".into()).into();
     let error = list.add(&id, PurposeSet::ALL, now()).unwrap_err();
     insta::assert_snapshot!(error, @"subscriber=cust-4711 cannot be enforced yet: give the subscriber's addresses");
     assert!(!list.path().exists());
@@ -159,7 +159,7 @@ proptest! {
         let purposes = PurposeSet::from_bits(bits);
         prop_assert!(list.add(&subject, purposes, now()).unwrap());
         let entries = list.content().unwrap().list.entries;
-        prop_assert!(entries.iter().any(|entry| entry.subject == subject && entry.purposes == purposes));
+        prop_assert!(entries.iter().any(|entry| entry.subject == subject.subject && entry.purposes == purposes));
         prop_assert!(list.remove(&subject, purposes).unwrap());
         prop_assert_eq!(fs::read_to_string(list.path()).unwrap(), text);
     }
