@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use matcher_common::table::{
     LINE_WORDS, Lines,
-    filter::{MAX_LEVELS, head, parts, probe},
+    filter::{DIRECT_BITS, MAX_LEVELS, gate, head, parts, probe},
     hash::Seeds,
 };
 
@@ -13,11 +13,13 @@ use super::{
     levels::{self, Lengths, Levels, Place},
 };
 
-/// Bits of the hosts' part for each host: one address in 2,000 that is not
+/// Bits of the hosts' part for each host: one address in 800 that is not
 /// listed is a maybe.
-const HOST_BITS: u64 = 32;
+const HOST_BITS: u64 = 16;
 /// The same of the prefixes' part, which is small.
-const PREFIX_BITS: u64 = 64;
+const PREFIX_BITS: u64 = 24;
+/// Bits of the gate for each prefix: one address in 32 passes without cause.
+const GATE_BITS: u64 = 32;
 /// An addition is spread over this many keys before it takes a level of its
 /// own.
 const SMALL_SPREAD: u8 = 8;
@@ -33,44 +35,40 @@ pub struct Plan {
     layout: Layout,
 }
 
-/// Where the parts of an image lie; in words and lines.
+/// Lines of the parts of an image; the head is line 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Layout {
-    host_words: u64,
-    prefix_words: u64,
-    direct_bits: u8,
+    hosts: u64,
+    prefixes: u64,
+    gate: u64,
 }
 
 impl Layout {
-    fn new(family: Family, host_keys: u64, prefix_keys: u64) -> Self {
-        let words = |keys: u64, bits: u64| {
-            let words = (roomy(keys) * bits).div_ceil(64);
-            // The head has 32 bits for a number of words.
-            words
-                .min(u32::MAX.into())
-                .next_multiple_of(LINE_WORDS.into())
-        };
+    fn new(host_keys: u64, prefix_keys: u64, gate_keys: u64) -> Self {
+        // The head has 32 bits for a number of lines.
+        let lines = |keys: u64, bits: u64| (roomy(keys) * bits).div_ceil(512).min(u32::MAX.into());
         Self {
-            host_words: words(host_keys, HOST_BITS),
-            prefix_words: words(prefix_keys, PREFIX_BITS),
-            direct_bits: levels::direct_bits(family),
+            hosts: lines(host_keys, HOST_BITS),
+            prefixes: lines(prefix_keys, PREFIX_BITS),
+            // There it has 32 bits for a number of bits.
+            gate: lines(gate_keys, GATE_BITS).min(u64::from(u32::MAX) / 512),
         }
     }
 
-    fn hosts(self) -> u64 {
-        1
+    fn first_of_prefixes(self) -> u64 {
+        1 + self.hosts
     }
 
-    fn prefixes(self) -> u64 {
-        self.hosts() + self.host_words / u64::from(LINE_WORDS)
+    fn first_of_gate(self) -> u64 {
+        self.first_of_prefixes() + self.prefixes
     }
 
-    fn direct(self) -> u64 {
-        self.prefixes() + self.prefix_words / u64::from(LINE_WORDS)
+    fn first_of_direct(self) -> u64 {
+        self.first_of_gate() + self.gate
     }
 
     fn lines(self) -> u64 {
-        self.direct() + (1_u64 << self.direct_bits) / 512
+        self.first_of_direct() + (1 << DIRECT_BITS) / 512
     }
 }
 
@@ -80,11 +78,11 @@ fn roomy(keys: u64) -> u64 {
 }
 
 /// Bytes that an image of this many entries takes at most, whatever the
-/// lengths; [`Plan::bytes`] is exact, and for hosts alone a third of it.
-pub fn bytes_at_most(family: Family, entries: u64) -> u64 {
+/// lengths; [`Plan::bytes`] is exact, and for hosts alone a small part.
+pub fn bytes_at_most(entries: u64) -> u64 {
     let spread = levels::spread_limit(entries);
     // Hosts take less room than prefixes.
-    let layout = Layout::new(family, 0, entries + spread);
+    let layout = Layout::new(0, entries + spread, spread);
     layout.lines() * LINE_BYTES
 }
 
@@ -105,7 +103,11 @@ impl Plan {
         let levels = levels::choose(family, &lengths);
         Self {
             family,
-            layout: Layout::new(family, levels.host_keys, levels.prefix_keys),
+            layout: Layout::new(
+                levels.host_keys,
+                levels.prefix_keys,
+                levels.gate_keys.unwrap_or(0),
+            ),
             levels,
             keys,
         }
@@ -120,13 +122,21 @@ impl Plan {
     pub fn build(&self, seeds: Seeds) -> Image {
         let layout = self.layout;
         let mut image = Image::zeroed(usize::try_from(layout.lines()).unwrap_or(0));
+        let mut used = match self.levels.gate_keys {
+            Some(_) => parts::GATE,
+            None => 0,
+        };
+        for (at, level) in (1_u32..).zip(&self.levels.prefixes) {
+            used |= u64::from(*level) << (8 * at);
+        }
         let head = Head {
             family: self.family,
-            used: 0,
+            used,
             seeds,
-            hosts: layout.hosts() << 32 | layout.host_words,
-            prefixes: layout.prefixes() << 32 | layout.prefix_words,
-            direct: layout.direct() << 32 | u64::from(layout.direct_bits),
+            hosts: 1 << 32 | layout.hosts,
+            prefixes: layout.first_of_prefixes() << 32 | layout.prefixes,
+            direct: layout.first_of_direct(),
+            gate: layout.first_of_gate() << 32 | (layout.gate * 512),
         };
         for (at, word) in [
             (head::SEED_FIRST, seeds.first),
@@ -135,12 +145,9 @@ impl Plan {
             (head::HOSTS, head.hosts),
             (head::PREFIXES, head.prefixes),
             (head::DIRECT, head.direct),
+            (head::GATE, head.gate),
         ] {
             image.or(at as usize, word);
-        }
-        let mut used = 0;
-        for (at, level) in (1_u32..).zip(&self.levels.prefixes) {
-            used |= u64::from(*level) << (8 * at);
         }
         for key in &self.keys {
             let place = self.levels.places.get(usize::from(key.length)).copied();
@@ -191,6 +198,7 @@ struct Head {
     hosts: u64,
     prefixes: u64,
     direct: u64,
+    gate: u64,
 }
 
 impl Head {
@@ -208,14 +216,14 @@ impl Head {
             hosts: word(head::HOSTS),
             prefixes: word(head::PREFIXES),
             direct: word(head::DIRECT),
+            gate: word(head::GATE),
         })
     }
 
     /// Where an added prefix goes, and the bits of a level that is new.
     fn place(&self, length: u8) -> (Place, u64) {
         let host = self.family.host();
-        let direct = (self.direct & 0xff) as u8;
-        if length <= direct {
+        if u32::from(length) <= DIRECT_BITS {
             return (Place::Direct, 0);
         }
         let levels: Vec<u8> = (1..=MAX_LEVELS)
@@ -249,23 +257,40 @@ impl Head {
         let part = if is_host { self.hosts } else { self.prefixes };
         let mut insert = |key: Key| {
             let probe = probe(self.seeds, key.high, key.low, level.into(), part as u32);
-            set(Or {
-                word: first_word(part) + probe.word as usize,
-                bits: probe.bits,
-            });
+            let line = first_word((part >> 32) + u64::from(probe.line));
+            let [one, other] = probe.words;
+            for (word, bits) in [one, other] {
+                set(Or {
+                    word: line + (word % LINE_WORDS) as usize,
+                    bits,
+                });
+            }
         };
-        // The prefix of an address of IPv4 ends after 32 bits.
         if level >= key.length {
             key.spread(level).for_each(&mut insert);
         } else {
             insert(key.cut(level));
         }
-        if is_host { parts::HOSTS } else { 0 }
+        if is_host {
+            return parts::HOSTS;
+        }
+        if self.used & parts::GATE != 0 {
+            let length = levels::gate_level(self.family).max(key.length);
+            for key in key.spread(length) {
+                let v6 = self.family == Family::V6;
+                let bit = gate(self.seeds, key.high, v6, self.gate as u32);
+                set(Or {
+                    word: first_word(self.gate >> 32) + bit as usize / 64,
+                    bits: 1 << (bit % 64),
+                });
+            }
+        }
+        0
     }
 
     /// Sets the bits of all that the prefix covers, or the one it lies in.
     fn set_direct(&self, key: Key, set: &mut impl FnMut(Or)) -> u64 {
-        let shift = 64 - (self.direct & 0xff);
+        let shift = 64 - DIRECT_BITS;
         let (first, last) = key.span();
         let (first, last) = (first >> shift, last >> shift);
         for word in first / 64..=last / 64 {
@@ -280,6 +305,6 @@ impl Head {
     }
 }
 
-fn first_word(part: u64) -> usize {
-    (part >> 32) as usize * LINE_WORDS as usize
+fn first_word(line: u64) -> usize {
+    line as usize * LINE_WORDS as usize
 }

@@ -5,7 +5,7 @@ fn build(family: Family, prefixes: &[IpNet], numbers: &mut Numbers) -> Image {
     let plan = Plan::new(family, prefixes.iter().copied());
     let image = plan.build(numbers.seeds());
     assert_eq!(plan.bytes(), image.bytes().len() as u64);
-    assert!(plan.bytes() <= bytes_at_most(family, prefixes.len() as u64));
+    assert!(plan.bytes() <= bytes_at_most(prefixes.len() as u64));
     image
 }
 
@@ -96,7 +96,7 @@ fn an_empty_list_answers_no_and_still_takes_additions() {
             }
             let additions = add(family, &image.lines(), &prefix);
             assert!(
-                additions.len() <= (1 << 18) + 1,
+                additions.len() <= (1 << 17) + (1 << 15) + 1,
                 "{text}: {}",
                 additions.len()
             );
@@ -107,13 +107,18 @@ fn an_empty_list_answers_no_and_still_takes_additions() {
 }
 
 #[test]
-fn a_host_is_added_by_one_bit_pattern() {
+fn a_host_is_added_by_two_words() {
     let mut numbers = Numbers(2);
     let list: Vec<IpNet> = (0..100).map(|_| host(numbers.v4())).collect();
     let image = build(Family::V4, &list, &mut numbers);
     let additions = add(Family::V4, &image.lines(), &"192.0.2.1/32".parse().unwrap());
-    assert_eq!(additions.len(), 1);
-    assert!((1..=5).contains(&additions[0].bits.count_ones()));
+    assert_eq!(additions.len(), 2);
+    assert_eq!(additions[0].word / 8, additions[1].word / 8);
+    assert!(
+        additions
+            .iter()
+            .all(|or| (1..=3).contains(&or.bits.count_ones()))
+    );
 }
 
 #[test]
@@ -131,7 +136,7 @@ fn more_lengths_than_levels_are_added_without_a_false_no() {
     for prefix in &all {
         let additions = add(Family::V6, &image.lines(), prefix);
         assert!(
-            additions.len() <= (1 << 16) + 1,
+            additions.len() <= (1 << 17) + (1 << 15) + 1,
             "{prefix}: {}",
             additions.len()
         );
@@ -175,7 +180,7 @@ fn false_maybes(image: &Image, addresses: impl Iterator<Item = IpAddr>) -> u64 {
 }
 
 #[test]
-fn of_a_million_entries_less_than_one_uncovered_address_in_1000_is_a_maybe() {
+fn of_a_million_entries_less_than_two_uncovered_addresses_in_1000_are_a_maybe() {
     let mut numbers = Numbers(4);
     for (family, lengths) in [
         (Family::V4, &[24, 25, 26, 27, 28, 29, 30, 31][..]),
@@ -220,7 +225,7 @@ fn of_a_million_entries_less_than_one_uncovered_address_in_1000_is_a_maybe() {
         assert!(random.len() > 900_000 && near.len() > 800_000);
         for (kind, addresses) in [("uniform", random), ("near", near)] {
             let share = false_maybes(&image, addresses.into_iter());
-            assert!(share < 1_000, "{family:?} {kind}: {share} in a million");
+            assert!(share < 2_000, "{family:?} {kind}: {share} in a million");
         }
     }
 }
@@ -238,7 +243,7 @@ fn whole_blocks_of_hosts_do_not_make_their_neighbours_maybes() {
     let list: Vec<IpNet> = (0..1 << 17).map(|at| host(v4(at * 2))).collect();
     let image = build(Family::V4, &list, &mut numbers);
     let share = false_maybes(&image, (0..1 << 17).map(|at| v4(at * 2 + 1)));
-    assert!(share < 1_000, "{share} in a million");
+    assert!(share < 2_000, "{share} in a million");
 
     let list: Vec<IpNet> = (0..1 << 10)
         .flat_map(|net| (1..256).map(move |at| host(v6(net, at))))
@@ -246,14 +251,15 @@ fn whole_blocks_of_hosts_do_not_make_their_neighbours_maybes() {
     let image = build(Family::V6, &list, &mut numbers);
     let near = (0..1 << 10).flat_map(|net| (256..512).map(move |at| v6(net, at)));
     let share = false_maybes(&image, near);
-    assert!(share < 1_000, "{share} in a million");
+    assert!(share < 2_000, "{share} in a million");
 }
 
 #[test]
-fn a_million_hosts_take_six_megabytes() {
+fn a_million_hosts_take_two_megabytes() {
     let mut numbers = Numbers(6);
-    let plan = Plan::new(Family::V4, (0..1_000_000).map(|_| host(numbers.v4())));
-    assert_eq!(plan.bytes() / 1024, 6_210);
-    let plan = Plan::new(Family::V6, (0..1_000_000).map(|_| host(numbers.v6())));
-    assert_eq!(plan.bytes() / 1024, 4_170);
+    let v4 = Plan::new(Family::V4, (0..1_000_000).map(|_| host(numbers.v4())));
+    let v6 = Plan::new(Family::V6, (0..1_000_000).map(|_| host(numbers.v6())));
+    for plan in [v4, v6] {
+        assert_eq!(plan.bytes() / 1000, 2_142);
+    }
 }
