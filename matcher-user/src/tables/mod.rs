@@ -5,6 +5,7 @@
 //! each entry down into the longer prefixes under it: the longest match then
 //! knows everything.
 
+pub mod compiled;
 pub mod consent;
 pub mod indicators;
 pub mod places;
