@@ -41,6 +41,12 @@ impl AddressBytes {
         zerocopy::transmute!(self.0)
     }
 
+    /// The first and the last eight bytes, as numbers.
+    #[inline(always)]
+    pub const fn halves(&self) -> (u64, u64) {
+        (u64::from_be(self.0[0]), u64::from_be(self.0[1]))
+    }
+
     /// Those of an IPv4 address.
     #[inline(always)]
     pub const fn v4(&self) -> [u8; 4] {
@@ -332,10 +338,13 @@ pub enum Setting {
     VlanSpaces = 7,
     /// Not 0: there are NAT64 prefixes.
     Nat64 = 8,
+    /// Generation of the images of subscriber classes; its lowest bit names the
+    /// half in use.
+    ClassGeneration = 9,
 }
 
 /// Slots in the settings table.
-pub const SETTINGS: u32 = 9;
+pub const SETTINGS: u32 = 10;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $kind:ident;)+) => {

@@ -12,6 +12,11 @@ use matcher_common::{
         RuleSpan, SETTINGS, Setting,
     },
     parse::{Family, Parsing},
+    table::{
+        self, LINE_WORDS, Line, Lines,
+        class::{self, Class},
+        filter,
+    },
 };
 
 use crate::{collate::Found, subscribers::Subscribers};
@@ -47,6 +52,29 @@ static CONSENT_V6: SpaceTrie6<ConsentEntry> = LpmTrie::with_max_entries(ENTRIES,
 /// millions of them.
 #[map]
 static PORT_RANGES: Array<PortRange> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Images of the compiled tables: two halves of as many lines, of which a
+/// generation names the one in use.
+#[map]
+static CLASSES_V4: Array<Line> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+#[map]
+static CLASSES_V6: Array<Line> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+#[map]
+static CONSENT_FILTER_V6: Array<Line> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+#[map]
+static CC_FILTER_V4: Array<Line> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+#[map]
+static CC_FILTER_V6: Array<Line> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+/// Lines of half an image, set by the agent when it loads the program.
+#[unsafe(no_mangle)]
+static CLASSES_V4_LINES: u32 = 1;
+#[unsafe(no_mangle)]
+static CLASSES_V6_LINES: u32 = 1;
+#[unsafe(no_mangle)]
+static CONSENT_FILTER_V6_LINES: u32 = 1;
+#[unsafe(no_mangle)]
+static CC_FILTER_V4_LINES: u32 = 1;
+#[unsafe(no_mangle)]
+static CC_FILTER_V6_LINES: u32 = 1;
 /// NAT64 prefixes, RFC 6052.
 #[map]
 static NAT64: Trie6<Nat64Bytes> = LpmTrie::with_max_entries(64, 0);
@@ -61,10 +89,24 @@ static CC_V4_ODD: Trie4<RuleSpan> = LpmTrie::with_max_entries(ENTRIES, 0);
 static CC_V6_EVEN: Trie6<RuleSpan> = LpmTrie::with_max_entries(ENTRIES, 0);
 #[map]
 static CC_V6_ODD: Trie6<RuleSpan> = LpmTrie::with_max_entries(ENTRIES, 0);
+// Single addresses, nearly all of a list, in hashes.
 #[map]
-static RULES_EVEN: HashMap<u32, Rule> = HashMap::with_max_entries(ENTRIES, BPF_F_NO_PREALLOC);
+static CC_HOSTS_V4_EVEN: HashMap<[u8; 4], RuleSpan> =
+    HashMap::with_max_entries(ENTRIES, BPF_F_NO_PREALLOC);
 #[map]
-static RULES_ODD: HashMap<u32, Rule> = HashMap::with_max_entries(ENTRIES, BPF_F_NO_PREALLOC);
+static CC_HOSTS_V4_ODD: HashMap<[u8; 4], RuleSpan> =
+    HashMap::with_max_entries(ENTRIES, BPF_F_NO_PREALLOC);
+#[map]
+static CC_HOSTS_V6_EVEN: HashMap<[u8; 16], RuleSpan> =
+    HashMap::with_max_entries(ENTRIES, BPF_F_NO_PREALLOC);
+#[map]
+static CC_HOSTS_V6_ODD: HashMap<[u8; 16], RuleSpan> =
+    HashMap::with_max_entries(ENTRIES, BPF_F_NO_PREALLOC);
+#[map]
+static RULES: Array<Rule> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+/// Rules of each half.
+#[unsafe(no_mangle)]
+static RULES_HALF: u32 = 1;
 
 /// The ring buffer of hits.
 #[map]
@@ -84,6 +126,8 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 #[repr(C)]
 pub(crate) struct Scratch {
     pub(crate) parsing: Parsing,
+    /// Read once: the whole packet is judged by one image.
+    pub(crate) class_generation: u64,
     pub(crate) subscribers: Subscribers,
     pub(crate) found: Found,
     /// An IPv4 address that an IPv6 address carries.
@@ -185,12 +229,98 @@ pub(crate) fn nat64(address: &AddressBytes) -> Option<Nat64Bytes> {
     NAT64.get(Key::new(128, address.octets())).copied()
 }
 
-/// The rules of every C&C entry that covers the address.
+/// Half an image in an array map.
+#[derive(Clone, Copy)]
+struct Half {
+    map: &'static Array<Line>,
+    first: u32,
+    lines: u32,
+}
+
+impl Half {
+    /// The half that the generation names. `lines` is a constant of the object
+    /// file that the loader patches.
+    #[inline(always)]
+    fn of(map: &'static Array<Line>, lines: *const u32, generation: u64) -> Self {
+        // SAFETY: a static of this program; volatile, since the compiler would
+        // take its value for known.
+        let lines = unsafe { core::ptr::read_volatile(lines) };
+        Self {
+            map,
+            first: if is_even(generation) { 0 } else { lines },
+            lines,
+        }
+    }
+}
+
+impl Lines for Half {
+    type Line = *const Line;
+
+    #[inline(always)]
+    fn line(&self, index: u32) -> Option<*const Line> {
+        if index >= self.lines {
+            return None;
+        }
+        self.map.get_ptr(self.first.wrapping_add(index))
+    }
+
+    #[inline(always)]
+    fn word(&self, line: *const Line, at: u32) -> u64 {
+        let at = (at & (LINE_WORDS - 1)) as usize;
+        // SAFETY: a word inside a line of the map, which lives as long as the
+        // program; volatile, since the agent sets bits beside us.
+        unsafe { line.cast::<u64>().add(at).read_volatile() }
+    }
+}
+
+/// Whether the address is a subscriber's in the space without a VLAN, and the
+/// default consent holds for it.
+#[inline(always)]
+pub(crate) fn class(generation: u64, address: Address<'_>) -> Class {
+    match address.family {
+        Family::V4 => class::class_v4(
+            &Half::of(&CLASSES_V4, &raw const CLASSES_V4_LINES, generation),
+            table::v4_key(u32::from_be_bytes(address.bytes.v4())),
+        ),
+        Family::V6 => {
+            let (high, low) = address.bytes.halves();
+            class::class_v6(
+                &Half::of(&CLASSES_V6, &raw const CLASSES_V6_LINES, generation),
+                &Half::of(
+                    &CONSENT_FILTER_V6,
+                    &raw const CONSENT_FILTER_V6_LINES,
+                    generation,
+                ),
+                high,
+                low,
+            )
+        }
+    }
+}
+
+/// The rules of every C&C entry that covers the address. A filter says no to
+/// nearly all addresses; only the others meet the exact tables.
 #[inline(always)]
 pub(crate) fn rules_for(generation: u64, address: Address<'_>) -> Option<RuleSpan> {
     match address.family {
         Family::V4 => {
             count(Counter::LookupsV4);
+            let bytes = address.bytes.v4();
+            let image = Half::of(&CC_FILTER_V4, &raw const CC_FILTER_V4_LINES, generation);
+            if !filter::maybe_v4(&image, table::v4_key(u32::from_be_bytes(bytes))) {
+                return None;
+            }
+            // SAFETY: values of the half in use are never rewritten.
+            let host = unsafe {
+                if is_even(generation) {
+                    CC_HOSTS_V4_EVEN.get(bytes)
+                } else {
+                    CC_HOSTS_V4_ODD.get(bytes)
+                }
+            };
+            if let Some(span) = host {
+                return Some(*span);
+            }
             let key = address.key4();
             if is_even(generation) {
                 CC_V4_EVEN.get(key).copied()
@@ -200,6 +330,23 @@ pub(crate) fn rules_for(generation: u64, address: Address<'_>) -> Option<RuleSpa
         }
         Family::V6 => {
             count(Counter::LookupsV6);
+            let (high, low) = address.bytes.halves();
+            let image = Half::of(&CC_FILTER_V6, &raw const CC_FILTER_V6_LINES, generation);
+            if !filter::maybe_v6(&image, high, low) {
+                return None;
+            }
+            let bytes = address.bytes.octets();
+            // SAFETY: values of the half in use are never rewritten.
+            let host = unsafe {
+                if is_even(generation) {
+                    CC_HOSTS_V6_EVEN.get(bytes)
+                } else {
+                    CC_HOSTS_V6_ODD.get(bytes)
+                }
+            };
+            if let Some(span) = host {
+                return Some(*span);
+            }
             let key = address.key6();
             if is_even(generation) {
                 CC_V6_EVEN.get(key).copied()
@@ -213,15 +360,14 @@ pub(crate) fn rules_for(generation: u64, address: Address<'_>) -> Option<RuleSpa
 /// One rule of a span.
 #[inline(always)]
 pub(crate) fn rule(generation: u64, index: u32) -> Option<Rule> {
-    // SAFETY: rules of the half in use are never rewritten; the agent only
-    // writes to the other half.
-    unsafe {
-        if is_even(generation) {
-            RULES_EVEN.get(index).copied()
-        } else {
-            RULES_ODD.get(index).copied()
-        }
+    // SAFETY: a static of this program; volatile, since the compiler would
+    // take its value for known.
+    let half = unsafe { core::ptr::read_volatile(&raw const RULES_HALF) };
+    if index >= half {
+        return None;
     }
+    let first = if is_even(generation) { 0 } else { half };
+    RULES.get(first.wrapping_add(index)).copied()
 }
 
 #[inline(always)]

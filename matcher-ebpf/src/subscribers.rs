@@ -6,6 +6,7 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use matcher_common::{
     abi::{AddressBytes, ConsentEntry, IpLayer, MAX_LAYERS, PortRange, Setting, purposes},
     parse::Family,
+    table::class::Class,
 };
 
 use crate::maps::{self, Address, Scratch};
@@ -35,6 +36,7 @@ pub(crate) struct Subscribers {
 /// `scratch.subscribers` what it found.
 #[inline(always)]
 pub(crate) fn find(scratch: &mut Scratch, space: u32) {
+    scratch.class_generation = maps::setting(Setting::ClassGeneration);
     scratch.subscribers = Subscribers {
         sources: 0,
         destinations: 0,
@@ -94,13 +96,22 @@ fn look_at(scratch: &mut Scratch, index: u32, space: u32) {
 fn look_at_end(scratch: &mut Scratch, index: u32, side: Side, space: u32) -> bool {
     let layer = &scratch.parsing.packet.layers[index as usize];
     let address = end(layer, side, &mut scratch.carried);
+    if space == 0 {
+        // The images are of the space without a VLAN.
+        match maps::class(scratch.class_generation, address) {
+            Class::Outside => return false,
+            Class::Default => {
+                refuse_by_default(scratch);
+                return true;
+            }
+            Class::Closer => {}
+        }
+    }
     if !maps::is_subscriber(space, address) {
         return false;
     }
     let Some(entry) = maps::consent(space, address) else {
-        if maps::setting(Setting::DefaultPurposes) & u64::from(purposes::DETECT) == 0 {
-            scratch.subscribers.refused = 1;
-        }
+        refuse_by_default(scratch);
         return true;
     };
     let port = match layer.ports() {
@@ -116,6 +127,14 @@ fn look_at_end(scratch: &mut Scratch, index: u32, side: Side, space: u32) -> boo
         }
     }
     true
+}
+
+/// Nobody's entry covers the address: what holds for everybody does.
+#[inline(always)]
+fn refuse_by_default(scratch: &mut Scratch) {
+    if maps::setting(Setting::DefaultPurposes) & u64::from(purposes::DETECT) == 0 {
+        scratch.subscribers.refused = 1;
+    }
 }
 
 /// An end of a layer, as tables know it: an address of a NAT64 prefix is the
