@@ -105,6 +105,8 @@ impl Tables {
             wait_for_packets();
         }
         self.set_default(plan.final_default)?;
+        let prefixes = new.entries.iter().map(|(at, _)| at);
+        self.switch_classes(prefixes.filter(|at| at.space == 0).map(|at| at.prefix))?;
         Ok(change)
     }
 }

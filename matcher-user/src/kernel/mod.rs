@@ -9,6 +9,8 @@
 //! - `program`: loading, and running single packets (`BPF_PROG_TEST_RUN`).
 //! - `tables`: typed access to the maps; `tries` and `port_ranges` are those
 //!   that need more, `consent` and `spaces` change what packets meanwhile read.
+//! - `image`, `classes`, `rules`, `hosts`: the tables that every packet meets
+//!   first, in memory that is shared with the kernel or filled in batches.
 //! - `pins`: the pinned state that outlives the agent.
 //! - `attach`: interfaces.
 //! - `grace`: packets under way.
@@ -19,9 +21,12 @@
 pub mod attach;
 pub mod bench;
 mod bpffs;
+mod classes;
 mod consent;
 mod error;
 mod grace;
+mod hosts;
+mod image;
 #[cfg(feature = "kernel-log")]
 mod log;
 mod mapping;
@@ -30,6 +35,7 @@ pub mod pins;
 mod port_ranges;
 pub mod program;
 pub mod ring;
+mod rules;
 mod spaces;
 pub mod support;
 pub mod tables;

@@ -5,7 +5,12 @@ use aya::{
     maps::Map,
     programs::{ProgramError, TestRun as _, TestRunOptions, Xdp},
 };
-use matcher_common::abi::{self, Packet, Setting};
+use matcher_common::{
+    abi::{self, Packet, Setting},
+    table::class::ROOT_LINES,
+};
+
+use crate::tables::compiled::filter;
 
 use super::{KernelError, object::Object, support, tables::Tables};
 use crate::subscribers::MAX_VLANS;
@@ -60,6 +65,54 @@ impl Program {
     }
 }
 
+/// Elements of one half of each map that has two.
+struct Sizes {
+    rules: u32,
+    classes_v4: u32,
+    classes_v6: u32,
+    consent_v6: u32,
+    filter: u32,
+}
+
+impl Sizes {
+    fn of(limits: Limits) -> Self {
+        let entries = limits.max_consent_entries;
+        let lines = |bytes: u64| u32::try_from(bytes / 64).unwrap_or(u32::MAX / 2);
+        Self {
+            // A host inside a listed prefix leads to the rules of both.
+            rules: limits
+                .max_indicators
+                .saturating_add(limits.max_indicators / 4)
+                .saturating_add(1024),
+            // Root, room for additions, leaves for opt-outs that lie eight in a
+            // /24 on average, and nodes for a few hundred /16.
+            classes_v4: (ROOT_LINES + 4096)
+                .saturating_add(entries / 8)
+                .saturating_add(entries.saturating_mul(32).clamp(1024, 16_384)),
+            classes_v6: (ROOT_LINES + 4096)
+                .saturating_add(entries.saturating_mul(162).clamp(1024, 65_536)),
+            consent_v6: lines(filter::bytes_at_most(entries.into())),
+            filter: lines(filter::bytes_at_most(limits.max_indicators.into())),
+        }
+    }
+
+    /// Map, constant with the size of its half, and that size.
+    fn halves(&self) -> [(&'static str, &'static str, &u32); 6] {
+        [
+            ("RULES", "RULES_HALF", &self.rules),
+            ("CLASSES_V4", "CLASSES_V4_LINES", &self.classes_v4),
+            ("CLASSES_V6", "CLASSES_V6_LINES", &self.classes_v6),
+            (
+                "CONSENT_FILTER_V6",
+                "CONSENT_FILTER_V6_LINES",
+                &self.consent_v6,
+            ),
+            ("CC_FILTER_V4", "CC_FILTER_V4_LINES", &self.filter),
+            ("CC_FILTER_V6", "CC_FILTER_V6_LINES", &self.filter),
+        ]
+    }
+}
+
 impl Loaded {
     /// Loads `object` and makes its maps; nothing is attached.
     pub fn load(object: &Object, limits: Limits, clock: Clock) -> Result<Self, KernelError> {
@@ -74,7 +127,7 @@ impl Loaded {
         mut each: impl FnMut(&str, &Map) -> Result<(), KernelError>,
     ) -> Result<Self, KernelError> {
         support::require()?;
-        let rules = limits.max_indicators.saturating_mul(2);
+        let sizes = Sizes::of(limits);
         let replay = u8::from(clock == Clock::Replay);
         let mut loader = EbpfLoader::new();
         loader
@@ -84,8 +137,18 @@ impl Loaded {
         for name in ["CC_V4_EVEN", "CC_V4_ODD", "CC_V6_EVEN", "CC_V6_ODD"] {
             loader.map_max_entries(name, limits.max_indicators.max(1));
         }
-        for name in ["RULES_EVEN", "RULES_ODD"] {
-            loader.map_max_entries(name, rules.max(1));
+        for name in [
+            "CC_HOSTS_V4_EVEN",
+            "CC_HOSTS_V4_ODD",
+            "CC_HOSTS_V6_EVEN",
+            "CC_HOSTS_V6_ODD",
+        ] {
+            loader.map_max_entries(name, limits.max_indicators.max(1));
+        }
+        for (name, constant, half) in sizes.halves() {
+            loader
+                .map_max_entries(name, half.saturating_mul(2))
+                .override_global(constant, half, true);
         }
         for name in [
             "CONSENT_V4",
