@@ -10,6 +10,7 @@ mod demo;
 mod deny;
 mod front;
 mod kernels;
+mod oracle;
 mod process;
 mod progress;
 mod setup;
@@ -48,6 +49,8 @@ enum Task {
     Deny,
     /// Boot older kernels in an emulator and match a small capture there
     Kernels(kernels::Args),
+    /// Compare the parser with tshark, packet by packet, over folders of captures
+    Oracle(oracle::Args),
     /// Everything that must pass before a change is accepted
     Ci,
     /// `matcher attach` from this checkout
@@ -71,6 +74,7 @@ impl Task {
             Self::Tidy(args) => tidy::run(args),
             Self::Deny => deny::run(),
             Self::Kernels(args) => kernels::run(args),
+            Self::Oracle(args) => oracle::run(args),
             Self::Ci => ci::run(),
             Self::Attach(args) => front::run("attach", args),
             Self::Load(args) => front::run("load", args),

@@ -41,6 +41,8 @@ pub enum Need {
     Test,
     /// The same, and judge the dependencies.
     Ci,
+    /// As to build, and compare with other programs: without them it is pointless.
+    Oracle,
     /// As to build, and boot other kernels.
     Emulator,
 }
@@ -107,6 +109,7 @@ pub fn ensure(need: Need) -> Result<()> {
         Need::Lab => (&[IP, NSENTER], &[]),
         Need::Test => (&[IP, NSENTER], &[TSHARK]),
         Need::Ci => (&[IP, NSENTER, GIT], &[TSHARK]),
+        Need::Oracle => (&[TSHARK], &[]),
         Need::Emulator => (&[QEMU, BUSYBOX], &[]),
     };
     for tool in required {
