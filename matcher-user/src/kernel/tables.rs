@@ -406,14 +406,18 @@ impl<V: aya::Pod> SpaceTries<V> {
         for entry in self.v4.iter() {
             let (key, value) = entry.map_err(failed)?;
             let [_, _, _, _, address @ ..] = key.data();
-            if let Ok(net) = IpNet::new(IpAddr::from(address), length(key.prefix_len() - SPACE_BITS)) {
+            if let Ok(net) =
+                IpNet::new(IpAddr::from(address), length(key.prefix_len() - SPACE_BITS))
+            {
                 entries.push((net, value));
             }
         }
         for entry in self.v6.iter() {
             let (key, value) = entry.map_err(failed)?;
             let [_, _, _, _, address @ ..] = key.data();
-            if let Ok(net) = IpNet::new(IpAddr::from(address), length(key.prefix_len() - SPACE_BITS)) {
+            if let Ok(net) =
+                IpNet::new(IpAddr::from(address), length(key.prefix_len() - SPACE_BITS))
+            {
                 entries.push((net, value));
             }
         }

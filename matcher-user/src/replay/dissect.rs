@@ -198,7 +198,11 @@ impl Seen {
                 destination_port: innermost.and_then(|layer| layer.destination_port),
                 vlan_tags: self.vlan_tags,
                 vlans: &self.vlans,
-                tunnels: self.layers.iter().filter_map(|layer| layer.tunnel).collect(),
+                tunnels: self
+                    .layers
+                    .iter()
+                    .filter_map(|layer| layer.tunnel)
+                    .collect(),
                 unparsed: self.unparsed.map(Counter::name),
                 by: self.by,
             },

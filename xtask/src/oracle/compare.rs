@@ -144,7 +144,7 @@ mod tests {
     fn each_field_and_each_missing_layer_is_a_difference() {
         let (a, b) = (layer("192.0.2.1", Some(7)), layer("192.0.2.2", None));
         assert_eq!(
-            shown(&ours(&[b.clone()], None), &theirs(&[a, b])),
+            shown(&ours(std::slice::from_ref(&b), None), &theirs(&[a, b])),
             [
                 "layer 1 source: tshark 192.0.2.1, matcher 192.0.2.2",
                 "layer 1 source port: tshark 7, matcher none",
@@ -159,7 +159,10 @@ mod tests {
         let (a, b) = (layer("192.0.2.1", Some(7)), layer("192.0.2.2", None));
         let both = theirs(&[a.clone(), b.clone()]);
         assert_eq!(shown(&ours(&[a], Some("tunnel")), &both), [""; 0]);
-        assert_eq!(shown(&ours(&[b.clone()], Some("tunnel")), &both).len(), 3);
+        assert_eq!(
+            shown(&ours(std::slice::from_ref(&b), Some("tunnel")), &both).len(),
+            3
+        );
         assert_eq!(
             shown(&ours(&[b], Some("tunnel")), &theirs(&[])),
             ["layer 1: tshark none, matcher 192.0.2.2 > 192.0.2.9 protocol 17"]

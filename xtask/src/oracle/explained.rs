@@ -107,7 +107,11 @@ mod tests {
         for (from, to, why) in [
             ("x.pcap", "*.pcap", "without wildcards"),
             ("\"so\"", "so", "must quote"),
-            ("{ field = \"layer 1\", tshark = \"none\", matcher = \"some\" }", "", "no difference"),
+            (
+                "{ field = \"layer 1\", tshark = \"none\", matcher = \"some\" }",
+                "",
+                "no difference",
+            ),
         ] {
             let error = parse(&ENTRY.replace(from, to)).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");

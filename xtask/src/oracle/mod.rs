@@ -12,6 +12,7 @@ mod report;
 mod seen;
 mod tshark;
 
+use std::env;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -45,15 +46,32 @@ pub struct Args {
 
 /// Runs `cargo xtask oracle`.
 pub fn run(args: Args) -> Result<()> {
-    let captures = captures(&args.folders)?;
+    let explained = args.explained;
+    let explained = explained.unwrap_or_else(|| workspace::root().join(EXPLAINED));
+    compare_with(&args.folders, &explained, args.unread)
+}
+
+/// The captures that are no part of the repository: `MATCHER_PCAPS`, or beside the checkout.
+pub fn shared_captures() -> PathBuf {
+    match env::var_os("MATCHER_PCAPS").filter(|folder| !folder.is_empty()) {
+        Some(folder) => folder.into(),
+        None => workspace::root().join("../shared/pcaps"),
+    }
+}
+
+/// The same, over these folders, with what the checkout explains.
+pub fn compare(folders: &[PathBuf]) -> Result<()> {
+    compare_with(folders, &workspace::root().join(EXPLAINED), false)
+}
+
+fn compare_with(folders: &[PathBuf], explained: &Path, unread: bool) -> Result<()> {
+    let captures = captures(folders)?;
     setup::ensure(Need::Oracle)?;
     if !process::is_root() {
         let what = "running packets in the kernel needs root".to_owned();
         return Err(setup::Missing { what }.into());
     }
-    let explained = args.explained;
-    let explained = explained.unwrap_or_else(|| workspace::root().join(EXPLAINED));
-    let explained = explained::read(&explained)?;
+    let explained = explained::read(explained)?;
     let matcher = build::matcher(Profile::Debug)?;
     let tshark = Tshark::find()?;
     eprintln!("{} captures, {}", captures.len(), tshark.version);
@@ -68,7 +86,7 @@ pub fn run(args: Args) -> Result<()> {
         let name = name.display().to_string();
         report.add(&name, capture, ours, theirs, &explained);
     }
-    println!("{}", report.text(args.unread));
+    println!("{}", report.text(unread));
     for remark in parsed.remarks.lines() {
         eprintln!("matcher: {remark}");
     }
@@ -108,7 +126,10 @@ fn captures(folders: &[PathBuf]) -> Result<Vec<PathBuf>> {
     found.sort();
     found.dedup();
     if found.is_empty() {
-        let folders: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
+        let folders: Vec<_> = folders
+            .iter()
+            .map(|folder| folder.display().to_string())
+            .collect();
         bail!("no pcap or pcapng capture in {}", folders.join(", "));
     }
     Ok(found)

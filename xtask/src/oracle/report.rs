@@ -73,7 +73,10 @@ impl Report {
         for our in ours {
             counts.compared += 1;
             let packet = our.packet;
-            let Some(their) = usize::try_from(packet - 1).ok().and_then(|at| theirs.get(at)) else {
+            let Some(their) = usize::try_from(packet - 1)
+                .ok()
+                .and_then(|at| theirs.get(at))
+            else {
                 counts.unexplained += 1;
                 let line = format!("{name} packet {packet}: tshark does not get that far");
                 self.disagreements.push(line);
@@ -130,7 +133,10 @@ impl Report {
             failures.push("no packet was compared".to_owned());
         }
         if total.unexplained > 0 {
-            failures.push(format!("{} packets without an explanation", total.unexplained));
+            failures.push(format!(
+                "{} packets without an explanation",
+                total.unexplained
+            ));
         }
         if !self.stale.is_empty() {
             failures.push(format!("{} explanations of nothing", self.stale.len()));
@@ -215,7 +221,9 @@ fn disagreement(name: &str, ours: &Ours, theirs: &Theirs, found: &[Difference]) 
         ours.packet,
         found.join("; "),
         theirs.protocols.join(":"),
-        unparsed.map_or(String::new(), |reason| format!("; matcher stopped: {reason}")),
+        unparsed.map_or(String::new(), |reason| format!(
+            "; matcher stopped: {reason}"
+        )),
     )
 }
 

@@ -146,7 +146,9 @@ impl Tshark {
         if counts.len() != captures.len() || counts.iter().sum::<usize>() != packets.len() {
             return Ok(None);
         }
-        let taken = counts.into_iter().map(|count| packets.by_ref().take(count).collect());
+        let taken = counts
+            .into_iter()
+            .map(|count| packets.by_ref().take(count).collect());
         Ok(Some(taken.collect()))
     }
 
@@ -312,7 +314,9 @@ fn packets(json: &[u8]) -> Result<Vec<Theirs>> {
     };
     list.iter()
         .map(|packet| {
-            let layers = packet.get("_source").and_then(|source| source.get("layers"));
+            let layers = packet
+                .get("_source")
+                .and_then(|source| source.get("layers"));
             Ok(dissect(layers.context("a packet without layers")?))
         })
         .collect()
@@ -324,7 +328,9 @@ fn dissect(protocols: &Node) -> Theirs {
     let mut above_ip = false;
     for (name, node) in protocols.entries() {
         match name.as_str() {
+            // Neither are remarks protocols ("Duplicate IP address ...").
             "frame" => continue,
+            remark if remark.contains(' ') => continue,
             "ip" | "ipv6" => {
                 if let Some(layer) = layer(name, node) {
                     theirs.layers.push(layer);
@@ -403,7 +409,8 @@ mod tests {
         theirs.layers.iter().map(Layer::to_string).collect()
     }
 
-    const INNER: &str = r#""ip":{"ip.src":"192.0.2.1","ip.dst":"192.0.2.2","ip.proto":"6","ip.frag_offset":"0"}"#;
+    const INNER: &str =
+        r#""ip":{"ip.src":"192.0.2.1","ip.dst":"192.0.2.2","ip.proto":"6","ip.frag_offset":"0"}"#;
 
     #[test]
     fn every_ip_header_in_a_tunnel_is_a_layer() {
@@ -438,10 +445,7 @@ mod tests {
             r#"{"ipv6":{"ipv6.src":"::1","ipv6.dst":"::2","ipv6.nxt":"44",
             "ipv6.fraghdr":{"ipv6.fraghdr.nxt":"17","ipv6.fraghdr.offset":"185"}},"data":{}}"#,
         );
-        assert_eq!(
-            shown(&theirs),
-            ["::1 > ::2 protocol 17 fragment at 1480"]
-        );
+        assert_eq!(shown(&theirs), ["::1 > ::2 protocol 17 fragment at 1480"]);
     }
 
     #[test]
