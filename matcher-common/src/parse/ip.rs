@@ -106,12 +106,12 @@ fn jumbo_payload<F: Frame + ?Sized>(frame: &F, cursor: &mut Cursor) -> Result<()
     else {
         return Err(Unparsed::ExtensionHeaders);
     };
-    if [option, option_len] == JUMBO_OPTION {
-        let length = u32::from_be_bytes([l0, l1, l2, l3]);
-        if length < JUMBO_MIN {
-            return Err(Unparsed::MalformedIp);
-        }
-        cursor.end_at((cursor.offset + IPV6_LEN).saturating_add(length));
+    let length = u32::from_be_bytes([l0, l1, l2, l3]);
+    // RFC 2675 section 3: payload length 0 and hop-by-hop options without this one
+    // are an error. Behind another option it is not looked for.
+    if [option, option_len] != JUMBO_OPTION || length < JUMBO_MIN {
+        return Err(Unparsed::MalformedIp);
     }
+    cursor.end_at((cursor.offset + IPV6_LEN).saturating_add(length));
     Ok(())
 }

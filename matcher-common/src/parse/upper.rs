@@ -181,8 +181,9 @@ fn skip_extension<F: Frame + ?Sized>(
     if kind.fragment_mask != 0 && cursor.jumbo != 0 {
         return Err(Unparsed::MalformedIp);
     }
-    let [next, units, high, low] = cursor
-        .peek::<_, 4>(frame, 0)
+    // RFC 8200 section 4: each is a multiple of eight octets long.
+    let [next, units, high, low, ..] = cursor
+        .peek::<_, 8>(frame, 0)
         .ok_or(Unparsed::ExtensionHeaders)?;
     let length = 8 + u32::from(units) * u32::from(kind.unit);
     // Before anything of it is believed: it may be padding.
