@@ -43,6 +43,8 @@ pub mod protocol {
     pub const ETHERIP: u8 = 97;
     /// Encapsulation header, RFC 1241.
     pub const ENCAP: u8 = 98;
+    /// PIM, RFC 7761.
+    pub const PIM: u8 = 103;
     /// L2TPv3, RFC 3931.
     pub const L2TPV3: u8 = 115;
     /// SCTP, RFC 9260.
@@ -109,14 +111,13 @@ const fn kind(number: u8) -> Kind {
         | protocol::IPIP
         | protocol::ETHERIP
         | protocol::ENCAP
+        | protocol::PIM
         | protocol::L2TPV3
         | protocol::MPLS
         | protocol::ETHERNET => (TUNNEL, 0, 0),
-        protocol::TCP
-        | protocol::UDP
-        | protocol::UDP_LITE
-        | protocol::DCCP
-        | protocol::SCTP => (PORTS, 0, 0),
+        protocol::TCP | protocol::UDP | protocol::UDP_LITE | protocol::DCCP | protocol::SCTP => {
+            (PORTS, 0, 0)
+        }
         _ => (0, 0, 0),
     };
     Kind {
@@ -209,6 +210,10 @@ fn enter(cursor: &mut Cursor) -> Result<(), Unparsed> {
         return Err(Unparsed::TunnelFragment);
     }
     let in_ipv4 = cursor.ip_version == 4;
+    if cursor.protocol as u8 == protocol::PIM {
+        cursor.next = header::PIM;
+        return Ok(());
+    }
     let (tunnel, next) = match cursor.protocol as u8 {
         protocol::IPV4 | protocol::IPIP if in_ipv4 => (Tunnel::Ip4In4, header::IPV4),
         protocol::IPV4 | protocol::IPIP => (Tunnel::Ip4In6, header::IPV4),
