@@ -1,11 +1,13 @@
 //! `cargo xtask kernels`: does the program load and match on older kernels?
 //!
-//! A distribution's kernel is booted in an emulator with nothing but the agent, a feed and a
-//! small capture; the agent replays the capture through the program in that kernel. No interface
-//! and no hardware acceleration is needed.
+//! A distribution's kernel is booted in an emulator with nothing but the agent, a feed, a small
+//! capture and the tests of the program ([`guest_tests`]). The agent replays the capture through
+//! the program in that kernel, then the tests run. No interface and no hardware acceleration is
+//! needed.
 
 mod capture;
 mod debian;
+mod guest_tests;
 mod initramfs;
 
 use std::fs;
@@ -21,10 +23,10 @@ use crate::{process, progress, workspace};
 
 use initramfs::Initramfs;
 
-/// Emulated, a boot takes some seconds; loaded machines take longer.
-const BOOT_LIMIT: Duration = Duration::from_secs(300);
+/// Emulated, a boot takes some seconds and the tests a minute or two; loaded machines take longer.
+const BOOT_LIMIT: Duration = Duration::from_secs(900);
 
-/// The first process of the guest; its last line gives the exit status of `matcher`.
+/// The first process of the guest. It says how each thing that it ran ended.
 const INIT: &str = "#!/bin/busybox sh
 /bin/busybox mount -t proc none /proc
 /bin/busybox mount -t sysfs none /sys
@@ -35,6 +37,10 @@ echo 'guest: kernel' $(/bin/busybox uname -r)
     --subscribers 203.0.113.0/24,2001:db8:1::/48 --opt-out /test/opt-out.txt /test/capture.pcap
 echo 'guest: exit' $?
 /bin/verified_instructions | /bin/busybox sed 's/^/guest: verified /'
+for test in /tests/*; do
+    $test --test-threads 1 2>&1
+    echo \"guest: test $? $test\"
+done
 /bin/busybox poweroff -f
 ";
 
@@ -68,6 +74,8 @@ struct Guest {
     release: String,
     /// Programs, with the instructions that the verifier walked.
     verified: Vec<(String, String)>,
+    /// Tests that ran.
+    tests: u64,
 }
 
 /// Runs `cargo xtask kernels`.
@@ -89,14 +97,17 @@ pub fn boot_all(series: &[&str]) -> Result<Vec<String>> {
     let matcher = build::matcher(Profile::Debug)?;
     let verified = verified_instructions()?;
     let initrd = workspace::target_dir().join("kernels/initramfs.cpio");
-    image(&matcher, &verified, &initrd)?;
+    image(&matcher, &verified, &guest_tests::build()?, &initrd)?;
     let (mut failed, mut not_run) = (Vec::new(), Vec::new());
     for series in series {
         let began = Instant::now();
         match outcome(series, &initrd) {
             Outcome::Ok(guest) => {
                 let seconds = began.elapsed().as_secs_f64();
-                println!("{series:<6} ok      {} ({seconds:.1} s)", guest.release);
+                println!(
+                    "{series:<6} ok      {}, {} tests ({seconds:.1} s)",
+                    guest.release, guest.tests
+                );
                 for (program, walked) in guest.verified {
                     println!("       {program:<9} {walked:>9} instructions walked by the verifier");
                 }
@@ -143,7 +154,7 @@ fn verified_instructions() -> Result<PathBuf> {
 const VERIFIED: &str = "verified_instructions";
 
 /// Writes the guest's file system.
-fn image(matcher: &Path, verified: &Path, to: &Path) -> Result<()> {
+fn image(matcher: &Path, verified: &Path, tests: &[PathBuf], to: &Path) -> Result<()> {
     let busybox = process::on_path("busybox").context("busybox is missing")?;
     let mut image = Initramfs::new();
     for folder in ["dev", "proc", "sys", "tmp", "run", "test"] {
@@ -152,6 +163,10 @@ fn image(matcher: &Path, verified: &Path, to: &Path) -> Result<()> {
     image.program("bin/busybox", &busybox)?;
     image.program("bin/matcher", matcher)?;
     image.program("bin/verified_instructions", verified)?;
+    for test in tests {
+        let name = test.file_name().context("a test without a name")?;
+        image.program(&format!("tests/{}", name.to_string_lossy()), test)?;
+    }
     image.file("init", 0o755, INIT.as_bytes());
     image.file("test/feed.txt", 0o644, FEED.as_bytes());
     image.file("test/opt-out.txt", 0o644, OPT_OUT.as_bytes());
@@ -167,7 +182,7 @@ fn boot(series: &str, kernel: &Path, initrd: &Path) -> Result<String> {
     let log = workspace::target_dir().join(format!("kernels/{series}.log"));
     let mut qemu = Command::new("qemu-system-x86_64");
     // Emulated: nested virtualisation is there on few machines and broken on some of those.
-    qemu.args(["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "1024"]);
+    qemu.args(["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "2048"]);
     qemu.args([
         "-display",
         "none",
@@ -224,6 +239,7 @@ fn judge(said: &str) -> Result<Guest> {
         return Ok(Guest {
             release: release.to_owned(),
             verified,
+            tests: guest_tests::judge(said).with_context(|| release.to_owned())?,
         });
     }
     bail!(
@@ -243,7 +259,10 @@ mod tests {
                 "{{\"capture\":\"x\",\"packet\":{packet},\"remote_ip\":\"{remote}\"}}\r\n"
             );
         }
-        said + &format!("guest: exit {status}\r\nguest: verified matcher 39868\r\n")
+        said + &format!(
+            "guest: exit {status}\r\nguest: verified matcher 39868\r\n\
+             test result: ok. 3 passed; 0 failed\r\nguest: test 0 /tests/decision\r\n"
+        )
     }
 
     #[test]
