@@ -16,7 +16,7 @@ use super::{
     reader::{At, Document, Section},
 };
 use crate::consent::ConsentModel;
-use crate::feeds::{FeedSource, Format};
+use crate::feeds::{FeedPolicy, FeedSource, Format};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -297,6 +297,7 @@ impl<E: Fn(&Path) -> bool> Walk<'_, E> {
                     name: name.value,
                     format,
                     path: path.value,
+                    policy: FeedPolicy::default(),
                 });
             }
         }
