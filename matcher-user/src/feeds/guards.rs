@@ -561,16 +561,13 @@ mod tests {
         };
         let judge = |confidence| {
             guards
-                .apply(
-                    &FeedPolicy::default(),
-                    &mut vec![FeedEntry {
-                        said: Said {
-                            confidence,
-                            ..Said::default()
-                        },
-                        ..entry("192.0.2.7/32")
-                    }],
-                )
+                .apply(&mut vec![FeedEntry {
+                    said: Said {
+                        confidence,
+                        ..Said::default()
+                    },
+                    ..entry("192.0.2.7/32")
+                }])
                 .pop()
         };
         assert_eq!(judge(None), None);
