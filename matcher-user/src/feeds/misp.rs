@@ -191,14 +191,18 @@ impl Reader {
         }
         let mut event = None;
         let mut response = None;
+        // PyMISP writes events without the object around them.
+        let mut is_event = false;
         json::members(document, |key, value| match &*key {
             "Event" => event = Some(value),
             "response" => response = Some(value),
+            "Attribute" | "Object" | "info" => is_event = true,
             _ => {}
         })?;
         match (event, response) {
             (Some(event), _) => self.event(feed, event, records),
             (None, Some(response)) => return self.document(feed, response, records),
+            (None, None) if is_event => self.event(feed, document, records),
             (None, None) => return Err(quoted(document.get())),
         }
         Ok(())

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{indicator::Said, protocol::Protocol};
+use crate::{
+    indicator::{Qualifier, Said},
+    protocol::Protocol,
+};
 
 fn fixture(format: Format, file: &str) -> LoadedFeed {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -119,6 +122,122 @@ fn plain_fixtures_are_read_and_their_bad_lines_named() {
         "plain_broken",
         listing(&fixture(Format::Plain, "plain-broken.txt"))
     );
+}
+
+#[test]
+fn the_feodo_json_fixture_is_read() {
+    let feed = fixture(Format::FeodoJson, "feodo.json");
+    insta::assert_snapshot!("feodo_json", listing(&feed));
+}
+
+#[test]
+fn threatfox_fixtures_are_read_old_and_new_csv_export_and_api() {
+    let csv = fixture(Format::ThreatfoxCsv, "threatfox.csv");
+    insta::assert_snapshot!("threatfox_csv", listing(&csv));
+    insta::assert_snapshot!(
+        "threatfox_csv_14_columns",
+        listing(&fixture(Format::ThreatfoxCsv, "threatfox-14-columns.csv"))
+    );
+    let export = fixture(Format::ThreatfoxJson, "threatfox-export.json");
+    insta::assert_snapshot!("threatfox_export", listing(&export));
+    let api = fixture(Format::ThreatfoxJson, "threatfox-api.json");
+    assert_eq!(api.problems, []);
+    assert_eq!(api.entries[0].said, csv.entries[0].said);
+    assert_eq!(api.entries[0].said, export.entries[0].said);
+}
+
+#[test]
+fn the_netset_fixture_is_read_and_its_bogons_are_refused() {
+    let mut feed = fixture(Format::Netset, "firehol.netset");
+    assert_eq!(feed.entries.len(), 6);
+    feed.guard(&Guards::default());
+    insta::assert_snapshot!("netset", listing(&feed));
+}
+
+#[test]
+fn the_dshield_fixture_is_read() {
+    insta::assert_snapshot!("dshield", listing(&fixture(Format::Dshield, "dshield.txt")));
+}
+
+#[test]
+fn the_et_block_fixture_is_read_without_its_dshield_part() {
+    insta::assert_snapshot!(
+        "et_block",
+        listing(&fixture(Format::EtBlock, "emerging-block.txt"))
+    );
+}
+
+#[test]
+fn the_sslbl_fixture_is_read_and_the_deprecated_one_is_no_list() {
+    insta::assert_snapshot!("sslbl", listing(&fixture(Format::SslblCsv, "sslbl.csv")));
+    insta::assert_snapshot!(
+        "sslbl_csv_deprecated",
+        listing(&fixture(Format::SslblCsv, "sslbl-deprecated.csv"))
+    );
+}
+
+#[test]
+fn cymru_fixtures_of_both_layouts_are_read() {
+    insta::assert_snapshot!("cymru", listing(&fixture(Format::Cymru, "cymru.txt")));
+    insta::assert_snapshot!(
+        "cymru_2017",
+        listing(&fixture(Format::Cymru, "cymru-2017.txt"))
+    );
+}
+
+#[test]
+fn the_rpz_fixture_is_read_as_names() {
+    insta::assert_snapshot!("rpz", listing(&fixture(Format::Rpz, "urlhaus.rpz")));
+}
+
+#[test]
+fn misp_files_written_by_pymisp_are_read_without_loss() {
+    let event = fixture(Format::Misp, "misp-event.json");
+    insta::assert_snapshot!("misp_event", listing(&event));
+    // The same event in the layout of a feed, beside another one.
+    let whole = fixture(Format::Misp, "misp-feed");
+    assert_eq!(whole.problems, []);
+    assert_eq!(whole.parts.len(), 3, "two events and the manifest");
+    let said = |feed: &LoadedFeed| -> Vec<(IpNet, Qualifier, Said)> {
+        let first = feed.entries.iter().filter(|entry| entry.part == 0);
+        first
+            .map(|it| (it.value, it.qualifier, it.said.clone()))
+            .collect()
+    };
+    let ids = |feed: &LoadedFeed| -> Vec<(IpNet, Qualifier)> {
+        said(feed)
+            .into_iter()
+            .map(|(value, it, _)| (value, it))
+            .collect()
+    };
+    assert_eq!(ids(&whole), ids(&event));
+    assert_eq!(whole.entries.len(), event.entries.len() + 1);
+    let manifest = std::fs::read(whole.parts.last().unwrap()).unwrap();
+    let manifest = misp_manifest(&manifest).unwrap();
+    assert_eq!(manifest.len(), 2);
+}
+
+#[test]
+fn stix_files_written_by_stix2_are_read_without_loss() {
+    insta::assert_snapshot!("stix", listing(&fixture(Format::Stix, "stix-bundle.json")));
+    // What a TAXII server sends page by page says the same.
+    let bundle = fixture(Format::Stix, "stix-bundle.json");
+    let pages = fixture(Format::Taxii, "taxii-pages.json");
+    assert_eq!(pages.problems, []);
+    let said = |feed: &LoadedFeed| -> Vec<(IpNet, Qualifier, Said)> {
+        feed.entries
+            .iter()
+            .map(|it| (it.value, it.qualifier, it.said.clone()))
+            .collect()
+    };
+    assert_eq!(said(&pages), said(&bundle));
+    assert_eq!(pages.names.len(), bundle.names.len());
+}
+
+#[test]
+fn a_page_of_taxii_without_objects_is_no_error_of_its_own() {
+    let feed = parse(Format::Taxii, b"{}\n{\"more\":false}\n");
+    assert_eq!((feed.data_lines, feed.not_this_format), (0, None));
 }
 
 fn any_format() -> impl Strategy<Value = Format> {
