@@ -579,6 +579,109 @@ mod tests {
     }
 
     #[test]
+    fn shared_services_are_never_matched_from_either_side() {
+        let guards = Guards {
+            allow: [
+                ("198.51.100.0/24", "a partner's CDN"),
+                ("update.example", "software updates"),
+            ]
+            .map(|(value, reason)| Allowed {
+                value: value.parse().unwrap(),
+                reason: reason.to_owned(),
+            })
+            .to_vec(),
+            ..Guards::default()
+        };
+        assert_eq!(judge(&guards, "8.8.8.9/32"), None);
+        insta::assert_snapshot!(refusals(
+            &guards,
+            &[
+                "8.8.8.8/32",
+                "8.8.8.0/24",
+                "2001:4860:4860::8888/128",
+                "198.41.0.4/32",
+                "198.51.100.7/32",
+                "198.51.0.0/16",
+            ],
+        ));
+        let mut names: Vec<FeedEntry<DomainName>> = [
+            "update.example",
+            "a.update.example",
+            "*.update.example",
+            "c2.example",
+        ]
+        .map(|name| FeedEntry::bare(name.parse().unwrap(), 1))
+        .to_vec();
+        assert_eq!(guards.apply_to_names(&mut names).len(), 3);
+        assert_eq!(names[0].value.as_str(), "c2.example");
+        let off = Guards {
+            never_match_defaults: false,
+            ..Guards::default()
+        };
+        assert_eq!(judge(&off, "8.8.8.8/32"), None);
+    }
+
+    #[test]
+    fn the_shipped_list_holds_no_address_twice() {
+        let mut addresses: Vec<IpAddr> = NEVER_MATCH.iter().map(|(address, _)| *address).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        assert_eq!(addresses.len(), NEVER_MATCH.len());
+    }
+
+    #[test]
+    fn own_space_is_matched_only_where_a_person_confirmed_the_very_entry() {
+        let guards = Guards {
+            own_prefixes: vec!["203.0.113.0/24".parse().unwrap()],
+            confirmed: vec![Confirmed {
+                value: "203.0.113.66/32".parse().unwrap(),
+                by: "A. Person".to_owned(),
+                reason: "seen in the sandbox".to_owned(),
+                at: "2026-11-20T01:00:00Z".parse().unwrap(),
+            }],
+            ..Guards::default()
+        };
+        let mut entries = vec![entry("203.0.113.66/32"), entry("203.0.113.64/30")];
+        let said = guards.apply(&mut entries);
+        assert_eq!(entries, [entry("203.0.113.66/32")]);
+        let said: Vec<(ProblemKind, &str)> = said
+            .iter()
+            .map(|it| (it.kind, it.reason.as_str()))
+            .collect();
+        insta::assert_debug_snapshot!(said);
+    }
+
+    #[test]
+    fn entries_seen_too_long_ago_are_refused_and_undated_ones_not() {
+        let guards = Guards {
+            max_age: Some(Duration::from_secs(30 * 24 * 60 * 60)),
+            now: Some("2026-11-22T00:00:00Z".parse().unwrap()),
+            ..Guards::default()
+        };
+        let seen = |last: Option<&str>, first: Option<&str>| {
+            let mut entry = entry("192.0.2.7/32");
+            entry.said.last_seen = last.map(|time| time.parse().unwrap());
+            entry.said.first_seen = first.map(|time| time.parse().unwrap());
+            guards.apply(&mut vec![entry]).pop().map(|it| it.reason)
+        };
+        assert_eq!(seen(None, None), None);
+        assert_eq!(
+            seen(Some("2026-10-23T00:00:00Z"), Some("2020-01-01T00:00:00Z")),
+            None
+        );
+        insta::assert_snapshot!(
+            seen(None, Some("2026-10-22T23:59:59Z")).unwrap(),
+            @"192.0.2.7 was last seen at 2026-10-22T23:59:59Z, longer ago than the 30 days that this configuration allows"
+        );
+        // A feed may have an age of its own.
+        let own = guards.for_feed(&FeedPolicy {
+            max_age: Some(Duration::from_secs(60)),
+            ..FeedPolicy::default()
+        });
+        assert_eq!(own.max_age, Some(Duration::from_secs(60)));
+    }
+
+    #[test]
     fn no_guards_refuse_nothing() {
         for value in [
             "0.0.0.0/0",
@@ -586,6 +689,7 @@ mod tests {
             "10.0.0.1/32",
             "127.0.0.1/32",
             "ff02::1/128",
+            "8.8.8.8/32",
         ] {
             assert_eq!(judge(&Guards::none(), value), None, "{value}");
         }
