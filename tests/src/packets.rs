@@ -209,18 +209,7 @@ pub fn now() -> Timestamp {
 
 /// An entry without limits.
 pub fn indicator(id: u32, value: IpNet) -> Indicator {
-    Indicator {
-        id: IndicatorId(id),
-        value,
-        qualifier: Qualifier::default(),
-        feeds: vec!["table".into()],
-        malware: None,
-        confidence: None,
-        first_seen: None,
-        last_seen: None,
-        valid_from: None,
-        valid_until: None,
-    }
+    Indicator::bare(IndicatorId(id), value, "table")
 }
 
 /// A case being written; [`Draft::exit`] or [`Draft::hit`] ends it.
