@@ -10,7 +10,6 @@ use matcher_user::{
     consent::{
         ConsentInputs, ConsentModel, ConsentTable, ListKind, ParsedList, Space, state::List,
     },
-    indicator::{Indicator, IndicatorId, Qualifier},
     kernel::{
         object::Object,
         program::{Clock, LOOPBACK, Limits, Loaded, Program},
@@ -18,6 +17,8 @@ use matcher_user::{
     },
     tables::{consent::ConsentEntries, indicators::compile, spaces::SpaceTables},
 };
+
+use crate::packets;
 
 /// The C&C server that every edge knows.
 pub const CC: [u8; 4] = [198, 51, 100, 23];
@@ -62,18 +63,7 @@ impl Edge {
         };
         tables.set_interface(LOOPBACK, settings).unwrap();
         tables.set(Setting::ConsentDeadline, u64::MAX).unwrap();
-        let cc = Indicator {
-            id: IndicatorId(1),
-            value: IpNet::from(IpAddr::from(CC)),
-            qualifier: Qualifier::default(),
-            feeds: vec!["test".into()],
-            malware: None,
-            confidence: None,
-            first_seen: None,
-            last_seen: None,
-            valid_from: None,
-            valid_until: None,
-        };
+        let cc = packets::indicator(1, IpNet::from(IpAddr::from(CC)));
         tables.load_indicators(&compile([&cc]).unwrap()).unwrap();
         let last = tables.counters().unwrap();
         Self {
