@@ -311,7 +311,7 @@ fn an_opt_out_holds_while_the_consent_table_is_rewritten() {
     meanwhile(sender, &frame_between(HOSTING, BOB), || {
         turn += 1;
         let consent = consents[turn % consents.len()].clone();
-        kernel::set_consent(&mut tables, &consent);
+        kernel::set_consent(&mut tables, &consent, &[]);
     });
     let counts = tally.take(&tables);
     assert!(matches!(counts[..], [(Counter::OptedOut, _)]), "{counts:?}");
