@@ -83,12 +83,15 @@ fn the_example_has_every_known_key_and_no_other() {
                 continue;
             }
         };
-        found.extend(
-            tables
-                .iter()
-                .flat_map(|t| t.keys())
-                .map(|key| format!("{name}.{key}")),
-        );
+        for (key, value) in tables.into_iter().flatten() {
+            let below = value.as_array().into_iter().flatten();
+            let below: Vec<&toml::Table> = below.filter_map(|item| item.as_table()).collect();
+            if below.is_empty() {
+                found.insert(format!("{name}.{key}"));
+            }
+            let keys = below.into_iter().flat_map(|table| table.keys());
+            found.extend(keys.map(|below| format!("{name}.{key}.{below}")));
+        }
     }
     let known: BTreeSet<String> = KEYS.iter().map(|key| (*key).to_owned()).collect();
     assert_eq!(known, found);
@@ -99,8 +102,8 @@ fn the_example_has_every_known_key_and_no_other() {
 #[test]
 fn every_known_key_is_read() {
     for key in KEYS {
-        let text = match key.split_once('.') {
-            Some((table @ ("interface" | "feed"), key)) => {
+        let text = match key.rsplit_once('.') {
+            Some((table @ ("interface" | "feed" | "subscribers.space"), key)) => {
                 format!("[[{table}]]\n{key} = {{ x = 1 }}\n")
             }
             Some((table, key)) => format!("[{table}]\n{key} = {{ x = 1 }}\n"),
@@ -141,6 +144,27 @@ mode = "fast"
 [subscribers]
 prefixes = ["203.0.113.0/24", "203.0.113.7/24", "10.0.0.0/33", 5, "203.0.113.0/24"]
 
+[[subscribers.space]]
+id = 7
+vlans = ["100", "4095", "300-200", "1.2.3"]
+prefixes = ["10.0.0.0/8"]
+
+[[subscribers.space]]
+id = 7
+vlans = ["101"]
+
+[[subscribers.space]]
+id = 0
+vlan = ["102"]
+
+[[subscribers.space]]
+id = 9
+vlans = ["90-110"]
+prefixes = ["10.0.0.0/8"]
+
+[nat64]
+prefixes = ["64:ff9b::/95", "64:ff9b::/96", "10.0.0.0/8"]
+
 [consent]
 model = "opt-out"
 notice_since = 2026-11-01
@@ -160,6 +184,7 @@ min_remaining_share = 1.5
 [tables]
 ring_bytes = 100000
 max_indicator = 5
+max_port_ranges = 0
 
 [retention]
 hits = "0d"
@@ -279,6 +304,19 @@ fn times_and_relative_paths_are_read() {
         config.consent.lists,
         [PathBuf::from("/etc/matcher/a"), PathBuf::from("/b")]
     );
+}
+
+#[test]
+fn subscriber_spaces_and_nat64_prefixes_are_read() {
+    let config = parse(&format!(
+        "[[subscribers.space]]\nid = 4294967295\nvlans = [\"100\", \"100.200\"]\nfiles = [\"s\"]\n\
+         [nat64]\nprefixes = [\"64:ff9b::/96\"]\n{LEAST}"
+    ))
+    .unwrap();
+    let space = &config.subscribers.spaces[0];
+    assert_eq!((space.id, space.vlans.len()), (u32::MAX, 2));
+    assert_eq!(space.files, [PathBuf::from("/etc/matcher/s")]);
+    assert_eq!(config.nat64, ["64:ff9b::/96".parse().unwrap()]);
 }
 
 proptest! {
