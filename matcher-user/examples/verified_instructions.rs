@@ -29,6 +29,7 @@ fn print() -> Result<(), KernelError> {
     let limits = Limits {
         max_indicators: 1,
         max_consent_entries: 1,
+        max_port_ranges: 1,
         ring_bytes: 1 << 12,
     };
     let mut loaded = Loaded::load(&Object::built_in()?, limits, Clock::Kernel)?;

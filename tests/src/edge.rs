@@ -31,7 +31,8 @@ pub const LIMITS: Limits = Limits {
     ring_bytes: 1 << 16,
 };
 
-/// One edge, with [`CC`] listed, and nobody a subscriber yet.
+/// One edge, with [`CC`] listed; nobody is a subscriber yet, and nobody has
+/// opted out.
 pub struct Edge {
     /// The program and its tables.
     pub loaded: Loaded,
@@ -66,11 +67,13 @@ impl Edge {
         let cc = packets::indicator(1, IpNet::from(IpAddr::from(CC)));
         tables.load_indicators(&compile([&cc]).unwrap()).unwrap();
         let last = tables.counters().unwrap();
-        Self {
+        let mut edge = Self {
             loaded,
             spaces: SpaceTables::default(),
             last,
-        }
+        };
+        edge.opt_out("");
+        edge
     }
 
     /// Changes who is a subscriber; consent stays as it is.
