@@ -153,6 +153,16 @@ edge! {
     icmp_errors_quote_is_not_matched: "an ICMP error that quotes a packet to a listed host";
     icmpv6_errors_quote_is_not_matched: "an ICMPv6 error that quotes a packet to a listed host";
 
+    // Shared addresses.
+    the_boundary_ports_of_an_opted_out_sharer:
+        "the last port before an opted-out sharer's", "the first port of an opted-out sharer",
+        "the last port of an opted-out sharer", "the first port after an opted-out sharer's";
+    without_a_port_one_opted_out_sharer_is_enough:
+        "ICMP of an address with an opted-out sharer",
+        "ESP of an address with an opted-out sharer",
+        "a later fragment of an address with an opted-out sharer",
+        "GRE of an address with an opted-out sharer";
+
     // Two-sided cases.
     both_ends_are_subscribers:
         "two subscribers, neither listed", "a subscriber reaches one who is listed",

@@ -173,6 +173,7 @@ pub fn step<F: Frame + ?Sized>(
         header::GENEVE => tunnel::geneve(frame, cursor),
         header::GTP_U => tunnel::gtp_u(frame, cursor),
         header::GTP_U_EXTENSION => tunnel::gtp_u_extension(frame, cursor),
+        header::PIM => tunnel::pim(frame, cursor),
         _ => {
             cursor.next = header::DONE;
             Ok(())

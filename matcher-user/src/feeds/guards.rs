@@ -1,14 +1,15 @@
 //! What may not become an indicator, whatever a feed says.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    FeedEntry, LineProblem, ProblemKind,
+    Allowed, AllowedValue, FeedEntry, FeedPolicy, LineProblem, NEVER_MATCH, ProblemKind,
     bogons::{Bogon, bogon, overlap},
 };
-use crate::indicator::value_text;
+use crate::indicator::{DomainName, Said, value_text};
 
 /// Widest IPv4 prefix by default. The widest that is known from published
 /// lists is a /14 (Spamhaus DROP); two bits more leave room. Whatever is wider
@@ -43,6 +44,31 @@ pub struct Guards {
     /// Entries with a lower confidence are refused (R20); entries whose feed
     /// gives none are not.
     pub min_confidence: Option<u8>,
+    /// Refuse what overlaps [`NEVER_MATCH`].
+    pub never_match_defaults: bool,
+    /// Refuse what overlaps these too.
+    pub allow: Vec<Allowed>,
+    /// Entries in own space that are let through all the same.
+    pub confirmed: Vec<Confirmed>,
+    /// Entries that were last seen longer ago are refused; entries that say
+    /// nothing of it are not.
+    pub max_age: Option<Duration>,
+    /// The time that ages are measured at; without it they are not judged.
+    pub now: Option<Timestamp>,
+}
+
+/// An entry of own space that a person vouches for: this very value is a C&C
+/// server, and is matched until it is taken down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confirmed {
+    /// The entry's value; covers nothing but an entry of the same value.
+    pub value: IpNet,
+    /// Who confirmed it; never empty.
+    pub by: String,
+    /// Why; never empty.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
 }
 
 impl Default for Guards {
@@ -54,6 +80,11 @@ impl Default for Guards {
             min_prefix_len_v4: DEFAULT_MIN_PREFIX_LEN_V4,
             min_prefix_len_v6: DEFAULT_MIN_PREFIX_LEN_V6,
             min_confidence: None,
+            never_match_defaults: true,
+            allow: Vec::new(),
+            confirmed: Vec::new(),
+            max_age: None,
+            now: None,
         }
     }
 }
@@ -69,73 +100,222 @@ impl Guards {
             min_prefix_len_v4: 0,
             min_prefix_len_v6: 0,
             min_confidence: None,
+            never_match_defaults: false,
+            allow: Vec::new(),
+            confirmed: Vec::new(),
+            max_age: None,
+            now: None,
         }
     }
 
-    /// Takes the refused entries out of `entries` and returns why, in order.
+    /// The same guards, with what the operator says of one feed.
+    pub fn for_feed(&self, policy: &FeedPolicy) -> Self {
+        Self {
+            min_confidence: policy.min_confidence.or(self.min_confidence),
+            max_age: policy.max_age.or(self.max_age),
+            ..self.clone()
+        }
+    }
+
+    /// Takes the refused entries out of `entries` and returns why, in order;
+    /// beside them a note for each entry that somebody confirmed.
     pub fn apply(&self, entries: &mut Vec<FeedEntry>) -> Vec<LineProblem> {
-        let own = OwnPrefixes::new(&self.own_prefixes);
+        let judge = Judge::new(self);
+        let mut said = Vec::new();
+        entries.retain(|entry| {
+            let (kind, reason) = match judge.address(entry) {
+                Ok(None) => return true,
+                Ok(Some(confirmed)) => (
+                    ProblemKind::Note,
+                    format!(
+                        "is in the operator's own space; {} confirmed it at {}: {}",
+                        confirmed.by, confirmed.at, confirmed.reason
+                    ),
+                ),
+                Err(refusal) => (ProblemKind::Refused, refusal.to_string()),
+            };
+            said.push(LineProblem {
+                part: entry.part,
+                line: entry.line,
+                kind,
+                reason: format!("{} {reason}", value_text(entry.value)),
+            });
+            kind == ProblemKind::Note
+        });
+        said
+    }
+
+    /// The same for names.
+    pub fn apply_to_names(&self, names: &mut Vec<FeedEntry<DomainName>>) -> Vec<LineProblem> {
+        let judge = Judge::new(self);
         let mut refused = Vec::new();
-        entries.retain(|entry| match self.refusal(entry, &own) {
-            None => true,
-            Some(refusal) => {
+        names.retain(|entry| match judge.name(entry) {
+            Ok(()) => true,
+            Err(refusal) => {
                 refused.push(LineProblem {
+                    part: entry.part,
                     line: entry.line,
                     kind: ProblemKind::Refused,
-                    reason: format!("{} {refusal}", value_text(entry.value)),
+                    reason: format!("{} {refusal}", entry.value),
                 });
                 false
             }
         });
         refused
     }
+}
 
-    fn refusal(&self, entry: &FeedEntry, own: &OwnPrefixes) -> Option<Refusal> {
+/// The guards, made ready for a long list.
+struct Judge<'a> {
+    guards: &'a Guards,
+    own: Prefixes,
+    allowed: Prefixes,
+    /// Entries seen last before this time are too old.
+    oldest: Option<(Timestamp, Duration)>,
+}
+
+impl<'a> Judge<'a> {
+    fn new(guards: &'a Guards) -> Self {
+        let defaults = NEVER_MATCH
+            .iter()
+            .filter(|_| guards.never_match_defaults)
+            .map(|(address, _)| IpNet::from(*address));
+        let allowed = guards
+            .allow
+            .iter()
+            .filter_map(|allowed| match allowed.value {
+                AllowedValue::Prefix(prefix) => Some(prefix),
+                AllowedValue::Name(_) => None,
+            });
+        Self {
+            guards,
+            own: Prefixes::new(guards.own_prefixes.iter().copied()),
+            allowed: Prefixes::new(defaults.chain(allowed)),
+            oldest: guards.now.zip(guards.max_age).and_then(|(now, age)| {
+                let oldest = now.checked_sub(SignedDuration::try_from(age).ok()?).ok()?;
+                Some((oldest, age))
+            }),
+        }
+    }
+
+    /// `Some` for an entry of own space that somebody confirmed.
+    fn address(&self, entry: &FeedEntry) -> Result<Option<&'a Confirmed>, Refusal<'a>> {
         let value = entry.value;
-        if self.refuse_bogons
-            && let Some(bogon) = bogon(value, self.allow_private)
+        if self.guards.refuse_bogons
+            && let Some(bogon) = bogon(value, self.guards.allow_private)
         {
             // A default route overlaps every bogon; its width is the news.
-            return Some(if value.prefix_len() == 0 {
+            return Err(if value.prefix_len() == 0 {
                 Refusal::DefaultRoute
             } else {
                 Refusal::Bogon(bogon)
             });
         }
         let min_len = match value {
-            IpNet::V4(_) => self.min_prefix_len_v4,
-            IpNet::V6(_) => self.min_prefix_len_v6,
+            IpNet::V4(_) => self.guards.min_prefix_len_v4,
+            IpNet::V6(_) => self.guards.min_prefix_len_v6,
         };
         if value.prefix_len() < min_len {
-            return Some(if value.prefix_len() == 0 {
+            return Err(if value.prefix_len() == 0 {
                 Refusal::DefaultRoute
             } else {
                 Refusal::TooWide { min_len }
             });
         }
-        if let Some(own) = own.overlapping(value) {
-            return Some(Refusal::Own(own));
+        if self.allowed.overlapping(value).is_some() {
+            return Err(self.reason_to_allow(value));
         }
-        match (self.min_confidence, entry.confidence) {
-            (Some(least), Some(given)) if given < least => {
-                Some(Refusal::Confidence { given, least })
+        self.quality(&entry.said)?;
+        let Some(own) = self.own.overlapping(value) else {
+            return Ok(None);
+        };
+        let confirmed = &self.guards.confirmed;
+        match confirmed.iter().find(|it| it.value == value) {
+            Some(confirmed) => Ok(Some(confirmed)),
+            None => Err(Refusal::Own(own)),
+        }
+    }
+
+    fn name(&self, entry: &FeedEntry<DomainName>) -> Result<(), Refusal<'a>> {
+        for allowed in &self.guards.allow {
+            if let AllowedValue::Name(name) = &allowed.value
+                && entry.value.is_within(name)
+            {
+                return Err(Refusal::AllowedName {
+                    name,
+                    reason: &allowed.reason,
+                });
             }
-            _ => None,
         }
+        self.quality(&entry.said)
+    }
+
+    fn quality(&self, said: &Said) -> Result<(), Refusal<'a>> {
+        if let (Some(least), Some(given)) = (self.guards.min_confidence, said.confidence)
+            && given < least
+        {
+            return Err(Refusal::Confidence { given, least });
+        }
+        if let (Some((oldest, most)), Some(seen)) =
+            (self.oldest, said.last_seen.or(said.first_seen))
+            && seen < oldest
+        {
+            return Err(Refusal::Stale { seen, most });
+        }
+        Ok(())
+    }
+
+    /// Which of the allowed destinations `value` overlaps, and why it is one.
+    fn reason_to_allow(&self, value: IpNet) -> Refusal<'a> {
+        let own = self
+            .guards
+            .allow
+            .iter()
+            .find_map(|allowed| match allowed.value {
+                AllowedValue::Prefix(prefix) if overlap(prefix, value) => {
+                    Some((prefix, allowed.reason.as_str()))
+                }
+                _ => None,
+            });
+        let default = || {
+            NEVER_MATCH
+                .iter()
+                .map(|(address, what)| (IpNet::from(*address), *what))
+                .find(|(prefix, _)| overlap(*prefix, value))
+        };
+        let (prefix, reason) = own.or_else(default).unwrap_or((value, "allowed"));
+        Refusal::Allowed { prefix, reason }
     }
 }
 
 /// Why an entry is refused; reads on from its value.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-enum Refusal {
+enum Refusal<'a> {
     DefaultRoute,
     Bogon(Bogon),
-    TooWide { min_len: u8 },
+    TooWide {
+        min_len: u8,
+    },
     Own(IpNet),
-    Confidence { given: u8, least: u8 },
+    Allowed {
+        prefix: IpNet,
+        reason: &'a str,
+    },
+    AllowedName {
+        name: &'a DomainName,
+        reason: &'a str,
+    },
+    Confidence {
+        given: u8,
+        least: u8,
+    },
+    Stale {
+        seen: Timestamp,
+        most: Duration,
+    },
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for Refusal<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DefaultRoute => write!(f, "is a default route and would match everything"),
@@ -145,26 +325,41 @@ impl fmt::Display for Refusal {
                 "is wider than the /{min_len} that this configuration allows"
             ),
             Self::Own(own) => write!(f, "overlaps {own}, the operator's own space"),
+            Self::Allowed { prefix, reason } => write!(
+                f,
+                "overlaps {}, which is never matched: {reason}",
+                value_text(*prefix)
+            ),
+            Self::AllowedName { name, reason } => {
+                write!(f, "is within {name}, which is never matched: {reason}")
+            }
             Self::Confidence { given, least } => write!(
                 f,
                 "has confidence {given}, below the {least} that this configuration asks for"
+            ),
+            Self::Stale { seen, most } => write!(
+                f,
+                "was last seen at {seen}, longer ago than the {} days that this configuration \
+                 allows",
+                most.as_secs() / (24 * 60 * 60)
             ),
         }
     }
 }
 
-/// Own prefixes, disjoint and in order, so that a list of a million entries
+/// Prefixes, disjoint and in order, so that a list of a million entries
 /// against thousands of prefixes stays quick.
-struct OwnPrefixes(Vec<IpNet>);
+struct Prefixes(Vec<IpNet>);
 
-impl OwnPrefixes {
-    fn new(prefixes: &[IpNet]) -> Self {
-        let mut disjoint = IpNet::aggregate(&prefixes.iter().map(IpNet::trunc).collect());
+impl Prefixes {
+    fn new(prefixes: impl IntoIterator<Item = IpNet>) -> Self {
+        let prefixes = prefixes.into_iter().map(|it| it.trunc()).collect();
+        let mut disjoint = IpNet::aggregate(&prefixes);
         disjoint.sort_unstable();
         Self(disjoint)
     }
 
-    /// The (first) own prefix, as aggregated, that overlaps `value`.
+    /// The (first) prefix, as aggregated, that overlaps `value`.
     fn overlapping(&self, value: IpNet) -> Option<IpNet> {
         // In order of address, families apart: the candidate is the first that
         // ends at or behind the start of `value`.
@@ -277,7 +472,7 @@ mod tests {
     #[test]
     fn neighbours_of_bogons_and_documentation_ranges_are_let_through() {
         for value in [
-            "1.0.0.0/24",
+            "1.2.0.0/24",
             "9.255.255.255/32",
             "11.0.0.0/32",
             "100.63.255.255/32",
@@ -367,7 +562,10 @@ mod tests {
         let judge = |confidence| {
             guards
                 .apply(&mut vec![FeedEntry {
-                    confidence,
+                    said: Said {
+                        confidence,
+                        ..Said::default()
+                    },
                     ..entry("192.0.2.7/32")
                 }])
                 .pop()
@@ -381,6 +579,109 @@ mod tests {
     }
 
     #[test]
+    fn shared_services_are_never_matched_from_either_side() {
+        let guards = Guards {
+            allow: [
+                ("198.51.100.0/24", "a partner's CDN"),
+                ("update.example", "software updates"),
+            ]
+            .map(|(value, reason)| Allowed {
+                value: value.parse().unwrap(),
+                reason: reason.to_owned(),
+            })
+            .to_vec(),
+            ..Guards::default()
+        };
+        assert_eq!(judge(&guards, "8.8.8.9/32"), None);
+        insta::assert_snapshot!(refusals(
+            &guards,
+            &[
+                "8.8.8.8/32",
+                "8.8.8.0/24",
+                "2001:4860:4860::8888/128",
+                "198.41.0.4/32",
+                "198.51.100.7/32",
+                "198.51.0.0/16",
+            ],
+        ));
+        let mut names: Vec<FeedEntry<DomainName>> = [
+            "update.example",
+            "a.update.example",
+            "*.update.example",
+            "c2.example",
+        ]
+        .map(|name| FeedEntry::bare(name.parse().unwrap(), 1))
+        .to_vec();
+        assert_eq!(guards.apply_to_names(&mut names).len(), 3);
+        assert_eq!(names[0].value.as_str(), "c2.example");
+        let off = Guards {
+            never_match_defaults: false,
+            ..Guards::default()
+        };
+        assert_eq!(judge(&off, "8.8.8.8/32"), None);
+    }
+
+    #[test]
+    fn the_shipped_list_holds_no_address_twice() {
+        let mut addresses: Vec<IpAddr> = NEVER_MATCH.iter().map(|(address, _)| *address).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        assert_eq!(addresses.len(), NEVER_MATCH.len());
+    }
+
+    #[test]
+    fn own_space_is_matched_only_where_a_person_confirmed_the_very_entry() {
+        let guards = Guards {
+            own_prefixes: vec!["203.0.113.0/24".parse().unwrap()],
+            confirmed: vec![Confirmed {
+                value: "203.0.113.66/32".parse().unwrap(),
+                by: "A. Person".to_owned(),
+                reason: "seen in the sandbox".to_owned(),
+                at: "2026-11-20T01:00:00Z".parse().unwrap(),
+            }],
+            ..Guards::default()
+        };
+        let mut entries = vec![entry("203.0.113.66/32"), entry("203.0.113.64/30")];
+        let said = guards.apply(&mut entries);
+        assert_eq!(entries, [entry("203.0.113.66/32")]);
+        let said: Vec<(ProblemKind, &str)> = said
+            .iter()
+            .map(|it| (it.kind, it.reason.as_str()))
+            .collect();
+        insta::assert_debug_snapshot!(said);
+    }
+
+    #[test]
+    fn entries_seen_too_long_ago_are_refused_and_undated_ones_not() {
+        let guards = Guards {
+            max_age: Some(Duration::from_secs(30 * 24 * 60 * 60)),
+            now: Some("2026-11-22T00:00:00Z".parse().unwrap()),
+            ..Guards::default()
+        };
+        let seen = |last: Option<&str>, first: Option<&str>| {
+            let mut entry = entry("192.0.2.7/32");
+            entry.said.last_seen = last.map(|time| time.parse().unwrap());
+            entry.said.first_seen = first.map(|time| time.parse().unwrap());
+            guards.apply(&mut vec![entry]).pop().map(|it| it.reason)
+        };
+        assert_eq!(seen(None, None), None);
+        assert_eq!(
+            seen(Some("2026-10-23T00:00:00Z"), Some("2020-01-01T00:00:00Z")),
+            None
+        );
+        insta::assert_snapshot!(
+            seen(None, Some("2026-10-22T23:59:59Z")).unwrap(),
+            @"192.0.2.7 was last seen at 2026-10-22T23:59:59Z, longer ago than the 30 days that this configuration allows"
+        );
+        // A feed may have an age of its own.
+        let own = guards.for_feed(&FeedPolicy {
+            max_age: Some(Duration::from_secs(60)),
+            ..FeedPolicy::default()
+        });
+        assert_eq!(own.max_age, Some(Duration::from_secs(60)));
+    }
+
+    #[test]
     fn no_guards_refuse_nothing() {
         for value in [
             "0.0.0.0/0",
@@ -388,6 +689,7 @@ mod tests {
             "10.0.0.1/32",
             "127.0.0.1/32",
             "ff02::1/128",
+            "8.8.8.8/32",
         ] {
             assert_eq!(judge(&Guards::none(), value), None, "{value}");
         }
@@ -461,7 +763,7 @@ mod tests {
         fn own_space_is_found_as_by_looking_at_each(
             own in prop::collection::vec(any_net(), 0..6), value in any_net(),
         ) {
-            let found = OwnPrefixes::new(&own).overlapping(value).is_some();
+            let found = Prefixes::new(own.iter().copied()).overlapping(value).is_some();
             prop_assert_eq!(found, own.iter().any(|own| overlap(*own, value)));
         }
     }
