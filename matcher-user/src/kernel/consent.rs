@@ -99,14 +99,16 @@ impl Tables {
         let change = ConsentChange {
             without_room: writer.without_room.len(),
         };
+        // Before the default is widened: in the old image it still stands for
+        // addresses that have an entry now.
+        let prefixes = new.entries.iter().map(|(at, _)| at);
+        self.switch_classes(prefixes.filter(|at| at.space == 0).map(|at| at.prefix))?;
         if plan.final_default != plan.narrow_default {
             // A packet may have found no entry before the restrictions were
-            // written, and read the default only now.
+            // written and the image was switched, and read the default only now.
             wait_for_packets();
         }
         self.set_default(plan.final_default)?;
-        let prefixes = new.entries.iter().map(|(at, _)| at);
-        self.switch_classes(prefixes.filter(|at| at.space == 0).map(|at| at.prefix))?;
         Ok(change)
     }
 }

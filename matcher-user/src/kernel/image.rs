@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use aya::maps::Map;
+use aya::maps::{Map, MapData};
 use matcher_common::table::{LINE_WORDS, Lines};
 use rustix::mm::ProtFlags;
 
@@ -20,14 +20,17 @@ pub(super) struct Halves {
     memory: Mapping,
     /// Lines of one half.
     lines: usize,
+    /// Kept open: a program that is not loaded yet names the map by it.
+    _map: MapData,
 }
 
 impl Halves {
     pub(super) fn open(name: &str, map: Map) -> Result<Self, KernelError> {
-        let (memory, bytes) = mapped(name, map)?;
+        let (memory, bytes, map) = mapped(name, map)?;
         Ok(Self {
             memory,
             lines: bytes / LINE_BYTES / 2,
+            _map: map,
         })
     }
 
@@ -104,8 +107,8 @@ impl<'a> Lines for Half<'a> {
     }
 }
 
-/// Memory of an array map, and its bytes.
-pub(super) fn mapped(name: &str, map: Map) -> Result<(Mapping, usize), KernelError> {
+/// Memory of an array map, its bytes, and the map.
+pub(super) fn mapped(name: &str, map: Map) -> Result<(Mapping, usize, MapData), KernelError> {
     let failed = |reason: String| KernelError::Failed {
         action: format!("mapping {name}"),
         reason,
@@ -125,5 +128,5 @@ pub(super) fn mapped(name: &str, map: Map) -> Result<(Mapping, usize), KernelErr
     let protection = ProtFlags::READ | ProtFlags::WRITE;
     let memory = Mapping::new(data.fd().as_fd(), bytes, 0, protection)
         .map_err(|errno| failed(errno.to_string()))?;
-    Ok((memory, bytes))
+    Ok((memory, bytes, data))
 }

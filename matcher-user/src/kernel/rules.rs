@@ -1,7 +1,7 @@
 //! The C&C rules: an array map in two halves, mapped into memory, since a list
 //! has millions of them.
 
-use aya::maps::Map;
+use aya::maps::{Map, MapData};
 use matcher_common::abi::Rule;
 
 use super::{KernelError, image::mapped, mapping::Mapping};
@@ -11,14 +11,17 @@ pub(super) struct Rules {
     memory: Mapping,
     /// Rules of one half.
     capacity: usize,
+    /// Kept open: a program that is not loaded yet names the map by it.
+    _map: MapData,
 }
 
 impl Rules {
     pub(super) fn open(map: Map) -> Result<Self, KernelError> {
-        let (memory, bytes) = mapped("RULES", map)?;
+        let (memory, bytes, map) = mapped("RULES", map)?;
         Ok(Self {
             memory,
             capacity: bytes / size_of::<Rule>() / 2,
+            _map: map,
         })
     }
 
