@@ -1,0 +1,3 @@
+#![no_main]
+
+matcher_fuzz::feed!(Taxii);
