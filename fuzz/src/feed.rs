@@ -5,27 +5,6 @@ use matcher_user::{
     indicator::Said,
 };
 
-/// The target of each format: a new format does not compile without one.
-pub fn target(format: Format) -> &'static str {
-    match format {
-        Format::Plain => "feed_plain",
-        Format::FeodoCsv => "feed_feodo_csv",
-        Format::FeodoJson => "feed_feodo_json",
-        Format::ThreatfoxCsv => "feed_threatfox_csv",
-        Format::ThreatfoxJson => "feed_threatfox_json",
-        Format::SpamhausDrop => "feed_spamhaus_drop",
-        Format::Netset => "feed_netset",
-        Format::Dshield => "feed_dshield",
-        Format::EtBlock => "feed_et_block",
-        Format::SslblCsv => "feed_sslbl_csv",
-        Format::Misp => "feed_misp",
-        Format::Stix => "feed_stix",
-        Format::Taxii => "feed_taxii",
-        Format::Cymru => "feed_cymru",
-        Format::Rpz => "feed_rpz",
-    }
-}
-
 /// Whether each record of the format has a line of its own.
 fn is_by_line(format: Format) -> bool {
     !matches!(
@@ -63,6 +42,11 @@ pub fn check(format: Format, bytes: &[u8]) {
     if is_by_line(format) {
         check_lines(&feed, lines);
     }
+    assert_eq!(
+        feeds::parse(format, bytes),
+        feed,
+        "the same bytes, another answer"
+    );
 }
 
 fn check_entry<V: std::fmt::Debug>(entry: &FeedEntry<V>) {
