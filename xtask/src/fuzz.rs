@@ -54,7 +54,7 @@ const FEED_FORMAT: &str = "MATCHER_FUZZ_FEED";
 
 /// Runs `cargo xtask fuzz`.
 pub fn run(args: Args) -> Result<()> {
-    let binaries = build()?;
+    let binaries = build(&tool()?)?;
     let known = targets(&binaries)?;
     let names: Vec<String> = known.iter().map(Target::name).collect();
     if let Some(unknown) = args.targets.iter().find(|name| !names.contains(name)) {
@@ -94,13 +94,17 @@ fn targets(binaries: &Path) -> Result<Vec<Target>> {
     Ok(targets)
 }
 
-/// Compiles all targets; the folder with the binaries.
+/// What builds the targets.
 ///
 /// # Errors
-/// When that cannot be done on this machine, with what is missing.
-pub fn build() -> Result<PathBuf> {
+/// When it is not here and cannot be had, with what is missing.
+pub fn tool() -> Result<PathBuf> {
     setup::ensure(Need::Fuzz)?;
-    let cargo_fuzz = setup::cargo_fuzz()?;
+    setup::cargo_fuzz()
+}
+
+/// Compiles all targets with [`tool`]; the folder with the binaries.
+pub fn build(cargo_fuzz: &Path) -> Result<PathBuf> {
     let fuzz = workspace::root().join("fuzz");
     let target = workspace::target_dir().join("fuzz/build");
     let mut command = Command::new(cargo_fuzz);
