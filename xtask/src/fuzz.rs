@@ -70,7 +70,7 @@ pub fn run(args: Args) -> Result<()> {
     fuzz(&binaries, &wanted, Duration::from_secs(args.seconds))
 }
 
-/// Runs every target for some seconds; built by [`build`].
+/// Runs every target for some seconds; built by [`build()`].
 pub fn run_all(binaries: &Path, each: Duration) -> Result<()> {
     fuzz(binaries, &targets(binaries)?, each)
 }
