@@ -6,6 +6,7 @@ use matcher_common::{
     abi::{Counter, CounterKind, IpLayer, Packet, Tunnel},
     parse::{self, Family, Frame, MAX_HEADERS, MAX_VLAN_TAGS, protocol},
 };
+use zerocopy::IntoBytes as _;
 
 /// Reads of one header, at most: an extension header that is a jumbogram's, a GTP-U header.
 const READS_PER_HEADER: u32 = 5;
@@ -82,8 +83,10 @@ fn check_layer(layer: &IpLayer) {
         None => assert_eq!((layer.source_port, layer.destination_port), (0, 0)),
     }
     if layer.family() == Family::V4 {
-        let behind = layer.source[4..].iter().chain(&layer.destination[4..]);
-        assert!(behind.copied().all(|byte| byte == 0), "{layer:?}");
+        // The addresses come first, sixteen bytes each.
+        let bytes = layer.as_bytes();
+        let mut behind = bytes[4..16].iter().chain(&bytes[20..32]);
+        assert!(behind.all(|byte| *byte == 0), "{layer:?}");
     }
 }
 
@@ -96,7 +99,7 @@ fn check_plain(bytes: &[u8], packet: &Packet) {
         vlan_tags: 2,
         reserved: [9; 3],
         layers: [IpLayer {
-            source: [0xaa; 16],
+            fragment_offset: 8,
             has_ports: 1,
             source_port: 5,
             ..IpLayer::default()

@@ -28,11 +28,12 @@ fn edge(limits: Limits) -> Edge {
     edge
 }
 
-/// From the shared address to the C&C server, and back.
+/// From the shared address to the C&C server, and back: with TCP, whose ports
+/// are never those of tunnels.
 fn both_ways(port: u16) -> [Vec<u8>; 2] {
     [
         Frame::ethernet().ipv4(POOL, CC).tcp(port, 443).build(),
-        Frame::ethernet().ipv4(CC, POOL).udp(443, port).build(),
+        Frame::ethernet().ipv4(CC, POOL).tcp(443, port).build(),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! `cargo xtask fuzz`: arbitrary bytes for every parser, for a bounded time.
 //!
-//! The targets are the `[[bin]]`s of `fuzz/Cargo.toml`. A run starts from the checked-in seeds and
+//! The targets are the `[[bin]]`s of `fuzz/Cargo.toml`, `feed` once for each format. A run starts from the checked-in seeds and
 //! from what earlier runs found, in `target/fuzz/corpus`. Built without AddressSanitizer: what is
 //! fuzzed is safe Rust, in which it finds nothing and halves the speed; so any compiler will do.
 
@@ -32,36 +32,79 @@ pub struct Args {
     targets: Vec<String>,
 }
 
+/// A binary, and the format when it is that of the feeds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Target {
+    binary: String,
+    format: Option<String>,
+}
+
+impl Target {
+    fn name(&self) -> String {
+        match &self.format {
+            Some(format) => format!("{}-{format}", self.binary),
+            None => self.binary.clone(),
+        }
+    }
+}
+
+/// The binary that fuzzes feeds, and the variable that tells it the format.
+const FEED: &str = "feed";
+const FEED_FORMAT: &str = "MATCHER_FUZZ_FEED";
+
 /// Runs `cargo xtask fuzz`.
 pub fn run(args: Args) -> Result<()> {
-    let known = targets(&workspace::root())?;
-    if let Some(unknown) = args.targets.iter().find(|name| !known.contains(name)) {
+    let binaries = build(&tool()?)?;
+    let known = targets(&binaries)?;
+    let names: Vec<String> = known.iter().map(Target::name).collect();
+    if let Some(unknown) = args.targets.iter().find(|name| !names.contains(name)) {
         bail!(
             "there is no target {unknown}: there are {}",
-            known.join(", ")
+            names.join(", ")
         );
     }
-    let wanted = if args.targets.is_empty() {
-        known
-    } else {
-        args.targets
-    };
-    let binaries = build()?;
+    let wanted: Vec<Target> = known
+        .into_iter()
+        .filter(|target| args.targets.is_empty() || args.targets.contains(&target.name()))
+        .collect();
     fuzz(&binaries, &wanted, Duration::from_secs(args.seconds))
 }
 
-/// Runs every target for some seconds; built by [`build`].
+/// Runs every target for some seconds; built by [`build()`].
 pub fn run_all(binaries: &Path, each: Duration) -> Result<()> {
-    fuzz(binaries, &targets(&workspace::root())?, each)
+    fuzz(binaries, &targets(binaries)?, each)
 }
 
-/// Compiles all targets; the folder with the binaries.
+/// Every target, in the order of the manifest.
+fn targets(binaries: &Path) -> Result<Vec<Target>> {
+    let mut targets = Vec::new();
+    for binary in manifest(&workspace::root())? {
+        if binary != FEED {
+            let format = None;
+            targets.push(Target { binary, format });
+            continue;
+        }
+        let mut list = Command::new(binaries.join(&binary));
+        let formats = process::output(list.env(FEED_FORMAT, "list"))?;
+        targets.extend(formats.lines().map(|format| Target {
+            binary: binary.clone(),
+            format: Some(format.to_owned()),
+        }));
+    }
+    Ok(targets)
+}
+
+/// What builds the targets.
 ///
 /// # Errors
-/// When that cannot be done on this machine, with what is missing.
-pub fn build() -> Result<PathBuf> {
+/// When it is not here and cannot be had, with what is missing.
+pub fn tool() -> Result<PathBuf> {
     setup::ensure(Need::Fuzz)?;
-    let cargo_fuzz = setup::cargo_fuzz()?;
+    setup::cargo_fuzz()
+}
+
+/// Compiles all targets with [`tool`]; the folder with the binaries.
+pub fn build(cargo_fuzz: &Path) -> Result<PathBuf> {
     let fuzz = workspace::root().join("fuzz");
     let target = workspace::target_dir().join("fuzz/build");
     let mut command = Command::new(cargo_fuzz);
@@ -86,34 +129,36 @@ fn host() -> Result<String> {
 }
 
 /// The names in `fuzz/Cargo.toml`.
-fn targets(root: &Path) -> Result<Vec<String>> {
+fn manifest(root: &Path) -> Result<Vec<String>> {
     #[derive(Deserialize)]
     struct Manifest {
-        bin: Vec<Target>,
+        bin: Vec<Binary>,
     }
     #[derive(Deserialize)]
-    struct Target {
+    struct Binary {
         name: String,
     }
     let path = root.join("fuzz/Cargo.toml");
     let text =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let manifest: Manifest = toml::from_str(&text).with_context(|| path.display().to_string())?;
-    Ok(manifest.bin.into_iter().map(|target| target.name).collect())
+    Ok(manifest.bin.into_iter().map(|binary| binary.name).collect())
 }
 
 /// Where a target starts from.
-fn seeds(root: &Path, target: &str) -> Vec<PathBuf> {
-    let mut folders = vec![root.join("fuzz/seeds").join(target)];
-    if target.starts_with("feed_") {
+fn seeds(root: &Path, binary: &str) -> Vec<PathBuf> {
+    let mut folders = vec![
+        root.join("fuzz/seeds").join(binary),
+        root.join("tests/fixtures/crashes").join(binary),
+    ];
+    if binary == FEED {
         folders.push(root.join("tests/fixtures/feeds"));
     }
-    folders.push(root.join("tests/fixtures/crashes").join(target));
     folders.retain(|folder| folder.is_dir());
     folders
 }
 
-fn fuzz(binaries: &Path, targets: &[String], each: Duration) -> Result<()> {
+fn fuzz(binaries: &Path, targets: &[Target], each: Duration) -> Result<()> {
     let mut crashed = Vec::new();
     let mut table = vec![format!(
         "{:<20} {:>12} {:>9} {:>7}  outcome",
@@ -121,15 +166,16 @@ fn fuzz(binaries: &Path, targets: &[String], each: Duration) -> Result<()> {
     )];
     for target in targets {
         let run = one(binaries, target, each)?;
+        let name = target.name();
         table.push(format!(
-            "{target:<20} {:>12} {:>9} {:>7}  {}",
+            "{name:<20} {:>12} {:>9} {:>7}  {}",
             run.executions,
             run.per_second,
             run.corpus,
             run.crash.as_deref().unwrap_or("no crash"),
         ));
         if run.crash.is_some() {
-            crashed.push(target.as_str());
+            crashed.push(name);
         }
     }
     println!("{}", table.join("\n"));
@@ -154,23 +200,27 @@ struct Run {
     crash: Option<String>,
 }
 
-fn one(binaries: &Path, target: &str, each: Duration) -> Result<Run> {
+fn one(binaries: &Path, target: &Target, each: Duration) -> Result<Run> {
+    let name = target.name();
     let folder = workspace::target_dir().join("fuzz");
-    let corpus = folder.join("corpus").join(target);
-    let artifacts = folder.join("artifacts").join(target);
+    let corpus = folder.join("corpus").join(&name);
+    let artifacts = folder.join("artifacts").join(&name);
     for folder in [&corpus, &artifacts] {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    let mut command = Command::new(binaries.join(target));
+    let mut command = Command::new(binaries.join(&target.binary));
+    if let Some(format) = &target.format {
+        command.env(FEED_FORMAT, format);
+    }
     command
         .arg(&corpus)
-        .args(seeds(&workspace::root(), target))
+        .args(seeds(&workspace::root(), &target.binary))
         .arg(format!("-max_total_time={}", each.as_secs()))
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
         .args(["-print_final_stats=1", "-timeout=10"]);
-    let log = folder.join(format!("{target}.log"));
+    let log = folder.join(format!("{name}.log"));
     let ended = progress::logged(
-        &format!("fuzzing {target}"),
+        &format!("fuzzing {name}"),
         &mut command,
         &log,
         each + RUN_SLACK,
@@ -235,7 +285,7 @@ mod tests {
     #[test]
     fn every_target_has_its_file_and_seeds_to_start_from() {
         let root = workspace::root();
-        let targets = targets(&root).unwrap();
+        let targets = manifest(&root).unwrap();
         assert!(targets.contains(&"packet".to_owned()));
         for target in targets {
             assert!(root.join(format!("fuzz/targets/{target}.rs")).is_file());

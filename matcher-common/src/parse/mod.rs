@@ -143,7 +143,11 @@ pub fn parse_plain<F: Frame + ?Sized>(frame: &F, packet: &mut Packet) -> bool {
         header::IPV6 => ip::ipv6(frame, &mut cursor, packet),
         _ => return false,
     };
-    network.is_ok() && upper::upper(frame, &mut cursor, packet).is_ok() && cursor.is_done()
+    network.is_ok()
+        && upper::upper(frame, &mut cursor, packet).is_ok()
+        && cursor.is_done()
+        // Ports that this frame does not show may lie where the whole one does.
+        && !upper::misses_ports(&cursor, packet)
 }
 
 /// Reads one header, and moves the cursor behind it. To be called until

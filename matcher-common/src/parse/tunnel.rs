@@ -52,13 +52,12 @@ pub(super) fn over_udp<F: Frame + ?Sized>(
         _ if source == port::L2TP => header::L2TP,
         _ => return,
     };
-    let Some([l0, l1]) = cursor.peek::<_, 2>(frame, 4) else {
-        return;
-    };
-    let length = u32::from(u16::from_be_bytes([l0, l1]));
-    // 0: segmentation left to the NIC, or a jumbogram (RFC 2675 section 4).
-    if length >= UDP_LEN {
-        cursor.end_at(cursor.offset + length);
+    if let Some([l0, l1]) = cursor.peek::<_, 2>(frame, 4) {
+        let length = u32::from(u16::from_be_bytes([l0, l1]));
+        // 0: segmentation left to the NIC, or a jumbogram (RFC 2675 section 4).
+        if length >= UDP_LEN {
+            cursor.end_at(cursor.offset + length);
+        }
     }
     cursor.advance(UDP_LEN, next);
 }

@@ -230,6 +230,14 @@ fn enter(cursor: &mut Cursor) -> Result<(), Unparsed> {
     Ok(())
 }
 
+/// Whether the protocol has ports, and they were not read.
+#[inline(always)]
+pub(super) fn misses_ports(cursor: &Cursor, packet: &Packet) -> bool {
+    kind_of(cursor.protocol as u8).flags & PORTS != 0
+        && cursor.fragment_offset == 0
+        && packet.layers[0].has_ports == 0
+}
+
 #[inline(always)]
 fn ports<F: Frame + ?Sized>(frame: &F, cursor: &mut Cursor, packet: &mut Packet) {
     let Some([s0, s1, d0, d1]) = cursor.peek::<_, 4>(frame, 0) else {

@@ -26,7 +26,8 @@ use initramfs::Initramfs;
 /// Emulated, a boot takes some seconds and the tests a minute or two; loaded machines take longer.
 const BOOT_LIMIT: Duration = Duration::from_secs(900);
 
-/// The first process of the guest. It says how each thing that it ran ended.
+/// The first process of the guest. It says how each thing that it ran ended. Left out is what takes
+/// minutes in an emulator and asks nothing more of the kernel: the longest of all lists.
 const INIT: &str = "#!/bin/busybox sh
 /bin/busybox mount -t proc none /proc
 /bin/busybox mount -t sysfs none /sys
@@ -38,7 +39,7 @@ echo 'guest: kernel' $(/bin/busybox uname -r)
 echo 'guest: exit' $?
 /bin/verified_instructions | /bin/busybox sed 's/^/guest: verified /'
 for test in /tests/*; do
-    $test --test-threads 1 2>&1
+    $test --test-threads 1 --skip a_hundred_thousand 2>&1
     echo \"guest: test $? $test\"
 done
 /bin/busybox poweroff -f

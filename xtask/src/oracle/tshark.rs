@@ -9,6 +9,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::fs;
+use std::io::{self, BufReader, Read, Seek};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -35,6 +36,9 @@ const PREFERENCES: [&str; 5] = [
 
 /// Ports that tshark does not know by itself: VXLAN as Linux sends it unless told otherwise.
 const PORTS: [&str; 1] = ["udp.port==8472,vxlan"];
+
+/// Not dissected, since tshark finds keys in captures and would show what is not on the wire.
+const DECRYPTED: [&str; 1] = ["wg"];
 
 /// Extension headers, inside `ipv6` (and AH behind `ip`), with the field that names what follows.
 const EXTENSIONS: [(&str, &str); 5] = [
@@ -164,23 +168,37 @@ impl Tshark {
         for heuristic in &self.heuristics {
             command.arg("--disable-heuristic").arg(heuristic);
         }
+        for protocol in DECRYPTED {
+            command.args(["--disable-protocol", protocol]);
+        }
         command.arg("-r").arg(capture);
-        let output = command
+        let mut said = tempfile::tempfile().context("cannot make a file for tshark's remarks")?;
+        let remarks = said.try_clone().context("cannot make a file twice")?;
+        let mut child = command
             .stdin(Stdio::null())
-            .output()
+            .stdout(Stdio::piped())
+            .stderr(remarks)
+            .spawn()
             .context("cannot start tshark")?;
-        let said = String::from_utf8_lossy(&output.stderr);
+        // Taken as it comes: the text is many times as long as the capture.
+        let packets = match child.stdout.take() {
+            Some(stdout) => packets(BufReader::new(stdout)),
+            None => bail!("tshark has no output"),
+        };
+        let status = child.wait().context("cannot wait for tshark")?;
+        let mut text = String::new();
+        said.rewind()
+            .and_then(|()| said.read_to_string(&mut text))
+            .context("tshark's remarks")?;
         // 2: the capture is damaged; what comes before that has been written.
-        if !matches!(output.status.code(), Some(0 | 2)) {
+        if !matches!(status.code(), Some(0 | 2)) {
             bail!(
-                "tshark failed on {}: {}: {}",
+                "tshark failed on {}: {status}: {}",
                 capture.display(),
-                output.status,
-                said.trim()
+                text.trim()
             );
         }
-        packets(&output.stdout)
-            .with_context(|| format!("tshark on {}: {}", capture.display(), said.trim()))
+        packets.with_context(|| format!("tshark on {}: {}", capture.display(), text.trim()))
     }
 }
 
@@ -302,24 +320,60 @@ impl Node {
     }
 }
 
-fn packets(json: &[u8]) -> Result<Vec<Theirs>> {
-    if json.iter().all(u8::is_ascii_whitespace) {
-        return Ok(Vec::new());
+/// tshark's list of packets, each dissected as soon as it has been read.
+fn packets(json: impl Read) -> Result<Vec<Theirs>> {
+    let mut deserializer = serde_json::Deserializer::from_reader(Ascii(json));
+    match List::deserialize(&mut deserializer) {
+        Ok(List(packets)) => Ok(packets),
+        // A capture without packets may give no list at all.
+        Err(error) if error.is_eof() && (error.line(), error.column()) <= (1, 0) => Ok(Vec::new()),
+        Err(error) => Err(error).context("not the JSON that is expected"),
     }
-    // Text out of packets is not always UTF-8.
-    let json = String::from_utf8_lossy(json);
-    let Node::List(list) = serde_json::from_str(&json).context("not the JSON that is expected")?
-    else {
-        bail!("a list of packets is expected");
-    };
-    list.iter()
-        .map(|packet| {
-            let layers = packet
-                .get("_source")
-                .and_then(|source| source.get("layers"));
-            Ok(dissect(layers.context("a packet without layers")?))
-        })
-        .collect()
+}
+
+struct List(Vec<Theirs>);
+
+impl<'de> Deserialize<'de> for List {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Packets;
+
+        impl<'de> Visitor<'de> for Packets {
+            type Value = List;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of packets")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<List, A::Error> {
+                let mut packets = Vec::new();
+                while let Some(packet) = seq.next_element::<Node>()? {
+                    let layers = packet
+                        .get("_source")
+                        .and_then(|source| source.get("layers"));
+                    let missing = || serde::de::Error::custom("a packet without layers");
+                    packets.push(dissect(layers.ok_or_else(missing)?));
+                }
+                Ok(List(packets))
+            }
+        }
+
+        deserializer.deserialize_seq(Packets)
+    }
+}
+
+/// Text out of packets is not always UTF-8, and nothing that is compared is beyond ASCII.
+struct Ascii<R>(R);
+
+impl<R: Read> Read for Ascii<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.0.read(buffer)?;
+        for byte in buffer.iter_mut().take(length) {
+            if !byte.is_ascii() {
+                *byte = b'?';
+            }
+        }
+        Ok(length)
+    }
 }
 
 fn dissect(protocols: &Node) -> Theirs {

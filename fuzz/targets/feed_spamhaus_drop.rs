@@ -1,3 +1,0 @@
-#![no_main]
-
-matcher_fuzz::feed!(SpamhausDrop);
