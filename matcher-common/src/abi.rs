@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of everything in this module. The kernel program carries it, the
 /// pinned state records it, and the agent refuses to work with another one.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// An IPv4 (first four bytes, rest zero) or IPv6 address in network order.
 ///
