@@ -302,6 +302,9 @@ pub struct InterfaceSettings {
     pub source_validated: u32,
 }
 
+/// Interfaces with an index below this stand in an array, and are found faster.
+pub const LOW_INTERFACES: u32 = 4096;
+
 /// Values of [`InterfaceSettings::role`] (design decision 9).
 pub mod role {
     /// Packets come from subscribers.
@@ -312,8 +315,8 @@ pub mod role {
     pub const BOTH: u32 = 3;
 }
 
-/// Slots of the settings table, each a `u64` of its own, so that two writers
-/// never undo each other.
+/// Slots of the settings, each a `u64` that is written alone, so that two
+/// writers never undo each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Setting {

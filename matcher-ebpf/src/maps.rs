@@ -8,8 +8,8 @@ use aya_ebpf::{
 };
 use matcher_common::{
     abi::{
-        AddressBytes, ConsentEntry, Counter, InterfaceSettings, Nat64Bytes, PortRange, Rule,
-        RuleSpan, SETTINGS, Setting,
+        AddressBytes, ConsentEntry, Counter, InterfaceSettings, LOW_INTERFACES as
+        LOW_INTERFACE_COUNT, Nat64Bytes, PortRange, Rule, RuleSpan, SETTINGS, Setting,
     },
     parse::{Family, Parsing},
     table::{
@@ -19,7 +19,7 @@ use matcher_common::{
     },
 };
 
-use crate::{collate::Found, subscribers::Subscribers};
+use crate::{clock::Clock, collate::Found, subscribers::Subscribers};
 
 const ENTRIES: u32 = 1 << 20;
 
@@ -29,12 +29,18 @@ type Trie6<V> = LpmTrie<[u8; 16], V>;
 type SpaceTrie4<V> = LpmTrie<[u8; 8], V>;
 type SpaceTrie6<V> = LpmTrie<[u8; 20], V>;
 
+/// All settings in one value, so that one look-up a packet finds them. The
+/// agent maps it into its memory and writes one word at a time.
 #[map]
-static SETTING_VALUES: Array<u64> = Array::with_max_entries(SETTINGS, 0);
+static SETTING_VALUES: Array<Settings> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
 #[map]
 static INTERFACES: HashMap<u32, InterfaceSettings> = HashMap::with_max_entries(256, 0);
+/// The same for interfaces with a low index, as they mostly have: a hash takes
+/// longer than all the rest that is done for most packets. Role 0: none here.
+#[map]
+static LOW_INTERFACES: Array<InterfaceSettings> = Array::with_max_entries(LOW_INTERFACE_COUNT, 0);
 
 /// The subscriber space of a VLAN: by the ids of the outer and the inner tag,
 /// the outer one in the upper half; inner 0 stands for any.
@@ -126,6 +132,12 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 #[repr(C)]
 pub(crate) struct Scratch {
     pub(crate) parsing: Parsing,
+    pub(crate) clock: Clock,
+    /// Interface that the packet came in on.
+    pub(crate) ifindex: u32,
+    pub(crate) interface: InterfaceSettings,
+    /// Subscriber space of the packet's VLAN.
+    pub(crate) space: u32,
     /// Read once: the whole packet is judged by one image.
     pub(crate) class_generation: u64,
     pub(crate) subscribers: Subscribers,
@@ -298,18 +310,74 @@ pub(crate) fn class(generation: u64, address: Address<'_>) -> Class {
     }
 }
 
+/// The images that say "default" or "not listed" of nearly every address.
+#[derive(Clone, Copy)]
+pub(crate) struct Images {
+    class_generation: u64,
+    generation: u64,
+}
+
+impl Images {
+    /// Those in use.
+    #[inline(always)]
+    pub(crate) fn current(settings: &Settings) -> Self {
+        Self {
+            class_generation: settings.get(Setting::ClassGeneration),
+            generation: settings.get(Setting::Generation),
+        }
+    }
+
+    /// [`class`].
+    #[inline(always)]
+    pub(crate) fn class(&self, address: Address<'_>) -> Class {
+        class(self.class_generation, address)
+    }
+
+    /// Whether the C&C tables may hold an entry that covers the address.
+    #[inline(always)]
+    pub(crate) fn may_be_listed(&self, address: Address<'_>) -> bool {
+        may_be_listed(self.generation, address)
+    }
+}
+
+#[inline(always)]
+fn may_be_listed(generation: u64, address: Address<'_>) -> bool {
+    match address.family {
+        Family::V4 => {
+            let image = Half::of(&CC_FILTER_V4, &raw const CC_FILTER_V4_LINES, generation);
+            filter::maybe_v4(
+                &image,
+                table::v4_key(u32::from_be_bytes(address.bytes.v4())),
+            )
+        }
+        Family::V6 => {
+            let image = Half::of(&CC_FILTER_V6, &raw const CC_FILTER_V6_LINES, generation);
+            let (high, low) = address.bytes.halves();
+            filter::maybe_v6(&image, high, low)
+        }
+    }
+}
+
+/// Counts a look-up in the C&C tables.
+#[inline(always)]
+pub(crate) fn count_lookup(family: Family) {
+    count(match family {
+        Family::V4 => Counter::LookupsV4,
+        Family::V6 => Counter::LookupsV6,
+    });
+}
+
 /// The rules of every C&C entry that covers the address. A filter says no to
 /// nearly all addresses; only the others meet the exact tables.
 #[inline(always)]
 pub(crate) fn rules_for(generation: u64, address: Address<'_>) -> Option<RuleSpan> {
+    count_lookup(address.family);
+    if !may_be_listed(generation, address) {
+        return None;
+    }
     match address.family {
         Family::V4 => {
-            count(Counter::LookupsV4);
             let bytes = address.bytes.v4();
-            let image = Half::of(&CC_FILTER_V4, &raw const CC_FILTER_V4_LINES, generation);
-            if !filter::maybe_v4(&image, table::v4_key(u32::from_be_bytes(bytes))) {
-                return None;
-            }
             // SAFETY: values of the half in use are never rewritten.
             let host = unsafe {
                 if is_even(generation) {
@@ -329,12 +397,6 @@ pub(crate) fn rules_for(generation: u64, address: Address<'_>) -> Option<RuleSpa
             }
         }
         Family::V6 => {
-            count(Counter::LookupsV6);
-            let (high, low) = address.bytes.halves();
-            let image = Half::of(&CC_FILTER_V6, &raw const CC_FILTER_V6_LINES, generation);
-            if !filter::maybe_v6(&image, high, low) {
-                return None;
-            }
             let bytes = address.bytes.octets();
             // SAFETY: values of the half in use are never rewritten.
             let host = unsafe {
@@ -378,19 +440,41 @@ fn is_even(generation: u64) -> bool {
 /// What the agent says of an interface, if it has said anything.
 #[inline(always)]
 pub(crate) fn interface(ifindex: u32) -> Option<InterfaceSettings> {
+    if let Some(low) = LOW_INTERFACES.get(ifindex)
+        && low.role != 0
+    {
+        return Some(*low);
+    }
     // SAFETY: a value of 8 bytes that the agent replaces whole.
     unsafe { INTERFACES.get(ifindex).copied() }
 }
 
-/// One slot of the settings; 0 until the agent writes it.
+/// The settings, of which each is 0 until the agent writes it.
+#[derive(Clone, Copy)]
+pub(crate) struct Settings([u64; SETTINGS as usize]);
+
+impl Settings {
+    /// One of them, as it is now.
+    #[expect(clippy::indexing_slicing, reason = "the enum has no more slots")]
+    #[inline(always)]
+    pub(crate) fn get(&self, setting: Setting) -> u64 {
+        // SAFETY: a word of the array; volatile, since the agent writes beside
+        // us.
+        unsafe { (&raw const self.0[setting as usize]).read_volatile() }
+    }
+}
+
+/// The settings.
+#[inline(always)]
+pub(crate) fn settings() -> Option<&'static Settings> {
+    SETTING_VALUES.get(0)
+}
+
+/// One of the settings.
 #[inline(always)]
 pub(crate) fn setting(setting: Setting) -> u64 {
-    match SETTING_VALUES.get_ptr(setting as u32) {
-        // SAFETY: a pointer into the array, aligned to 8 bytes, that lives as
-        // long as the program; volatile, since the agent writes beside us.
-        Some(value) => unsafe { value.read_volatile() },
-        None => 0,
-    }
+    // The array has the slot: 0 cannot come from here.
+    settings().map_or(0, |settings| settings.get(setting))
 }
 
 /// Adds one to a counter of this CPU.

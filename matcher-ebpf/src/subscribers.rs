@@ -43,10 +43,6 @@ pub(crate) fn find(scratch: &mut Scratch, space: u32) {
         refused: 0,
         shared: 0,
     };
-    if scratch.parsing.packet.layer_count == 1 {
-        look_at(scratch, 0, space);
-        return;
-    }
     let layers = scratch.parsing.packet.layer_count;
     let mut search = Search { scratch, space };
     // SAFETY: `next_layer` has the signature that the helper calls, and

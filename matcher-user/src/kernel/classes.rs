@@ -49,7 +49,9 @@ impl Tables {
                 halves.write(next, &plan.build().0);
             }
         }
-        if in_v6.bytes() > images.consent_v6.bytes() || !images.consent_v6.write(next, &in_v6.build(seeds)) {
+        if in_v6.bytes() > images.consent_v6.bytes()
+            || !images.consent_v6.write(next, &in_v6.build(seeds))
+        {
             images.consent_v6.write(next, &always_maybe());
         }
         self.set(Setting::ClassGeneration, next)

@@ -11,6 +11,7 @@
 //!   that need more, `consent` and `spaces` change what packets meanwhile read.
 //! - `image`, `classes`, `rules`, `hosts`: the tables that every packet meets
 //!   first, in memory that is shared with the kernel or filled in batches.
+//! - `settings`: words that are in force with the next packet.
 //! - `pins`: the pinned state that outlives the agent.
 //! - `attach`: interfaces.
 //! - `grace`: packets under way.
@@ -36,6 +37,7 @@ mod port_ranges;
 pub mod program;
 pub mod ring;
 mod rules;
+mod settings;
 mod spaces;
 pub mod support;
 pub mod tables;

@@ -15,14 +15,14 @@ use aya::{
     programs::{Xdp, links::PinnedLink},
 };
 use aya_obj::programs::XdpAttachType;
-use matcher_common::abi::{ABI_VERSION, Setting};
+use matcher_common::abi::ABI_VERSION;
 
 use super::{
     KernelError, bpffs,
     error::root_errno,
     object::Object,
     program::{Clock, Limits, Loaded, Program},
-    support,
+    settings, support,
     tables::Tables,
 };
 
@@ -58,11 +58,7 @@ impl Pins {
             return Err(KernelError::NotAttached(self.directory.clone()));
         }
         // The settings first, alone: tables of another ABI may not even open.
-        let settings = self.map("SETTING_VALUES")?;
-        let found = match aya::maps::Array::<_, u64>::try_from(settings) {
-            Ok(settings) => settings.get(&(Setting::AbiVersion as u32), 0).unwrap_or(0),
-            Err(_) => 0,
-        };
+        let found = settings::abi_version(self.map(settings::MAP)?);
         if found != u64::from(ABI_VERSION) {
             return Err(KernelError::OtherAbi {
                 path: self.directory.clone(),

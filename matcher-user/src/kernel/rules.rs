@@ -33,7 +33,11 @@ impl Rules {
     /// Writes the rules of a generation that no packet uses yet; what does not
     /// fit is left out.
     pub(super) fn write(&mut self, generation: u64, rules: &[Rule]) {
-        let first = if generation & 1 == 0 { 0 } else { self.capacity };
+        let first = if generation & 1 == 0 {
+            0
+        } else {
+            self.capacity
+        };
         let fitting = rules.len().min(self.capacity);
         // SAFETY: the mapping starts at a page and holds two halves of
         // `capacity` rules; `fitting` of them fit behind `first`; the slice is

@@ -3,23 +3,23 @@
 use std::collections::BTreeMap;
 
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
+use ipnet::IpNet;
 use matcher_common::abi::{
-    self, ConsentEntry, Counter, InterfaceSettings, IpLayer, Nat64Bytes, Packet, RuleSpan,
-    Setting,
+    self, ConsentEntry, Counter, InterfaceSettings, IpLayer, Nat64Bytes, Packet, RuleSpan, Setting,
 };
 use matcher_common::parse::Parsing;
-use ipnet::IpNet;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{
     KernelError,
+    classes::{always_maybe, random_seeds},
     error::root_errno,
     grace::wait_for_packets,
-    classes::{always_maybe, random_seeds},
     hosts::Hosts,
     image::Halves,
     port_ranges::PortRanges,
     rules::Rules,
+    settings::{self, Settings},
     tries::{SpaceTries, Tries, full},
 };
 use crate::tables::{
@@ -31,9 +31,10 @@ type Word = [u8; 4];
 
 /// The maps.
 pub struct Tables {
-    settings: Array<MapData, u64>,
+    settings: Settings,
     counters: PerCpuArray<MapData, u64>,
     interfaces: HashMap<MapData, u32, [u8; size_of::<InterfaceSettings>()]>,
+    low_interfaces: Array<MapData, [u8; size_of::<InterfaceSettings>()]>,
     pub(super) vlans: HashMap<MapData, u32, u32>,
     pub(super) subscribers: SpaceTries<Word>,
     pub(super) consent: SpaceTries<[u8; size_of::<ConsentEntry>()]>,
@@ -147,9 +148,10 @@ impl Tables {
             }
         };
         Ok(Self {
-            settings: typed("SETTING_VALUES", get("SETTING_VALUES")?)?,
+            settings: Settings::open(get(settings::MAP)?)?,
             counters: typed("COUNTERS", get("COUNTERS")?)?,
             interfaces: typed("INTERFACES", get("INTERFACES")?)?,
+            low_interfaces: typed("LOW_INTERFACES", get("LOW_INTERFACES")?)?,
             vlans: typed("VLAN_SPACES", get("VLAN_SPACES")?)?,
             subscribers,
             consent,
@@ -166,18 +168,13 @@ impl Tables {
 
     /// One setting.
     pub fn setting(&self, setting: Setting) -> Result<u64, KernelError> {
-        self.settings.get(&(setting as u32), 0).map_err(|error| {
-            KernelError::from_source(format!("reading setting {setting:?}"), error)
-        })
+        Ok(self.settings.get(setting))
     }
 
     /// Writes one setting; in force for the next packet.
     pub fn set(&mut self, setting: Setting, value: u64) -> Result<(), KernelError> {
-        self.settings
-            .set(setting as u32, value, 0)
-            .map_err(|error| {
-                KernelError::from_source(format!("writing setting {setting:?}"), error)
-            })
+        self.settings.set(setting, value);
+        Ok(())
     }
 
     /// All counters.
@@ -203,6 +200,20 @@ impl Tables {
         value.copy_from_slice(settings.as_bytes());
         self.interfaces
             .insert(ifindex, value, 0)
+            .map_err(|error| KernelError::from_source("writing the interface table", error))?;
+        self.set_low_interface(ifindex, value)
+    }
+
+    fn set_low_interface(
+        &mut self,
+        ifindex: u32,
+        value: [u8; size_of::<InterfaceSettings>()],
+    ) -> Result<(), KernelError> {
+        if ifindex >= abi::LOW_INTERFACES {
+            return Ok(());
+        }
+        self.low_interfaces
+            .set(ifindex, value, 0)
             .map_err(|error| KernelError::from_source("writing the interface table", error))
     }
 
@@ -224,6 +235,7 @@ impl Tables {
 
     /// Takes an interface's role away; its packets then pass unmatched.
     pub fn remove_interface(&mut self, ifindex: u32) -> Result<(), KernelError> {
+        self.set_low_interface(ifindex, [0; size_of::<InterfaceSettings>()])?;
         match self.interfaces.remove(&ifindex) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(error) => match root_errno(&error) {
@@ -248,11 +260,7 @@ impl Tables {
             (&mut self.odd, &mut self.even)
         };
         if tables.rules.len() > self.rules.capacity() {
-            return Err(full(
-                "C&C rules",
-                INDICATORS_KEY,
-                self.rules.capacity(),
-            ));
+            return Err(full("C&C rules", INDICATORS_KEY, self.rules.capacity()));
         }
         let seeds = random_seeds()?;
         let prefixes = || tables.prefixes.iter().map(|(prefix, _)| *prefix);
@@ -294,9 +302,7 @@ impl Tables {
                 halves.write(next, &always_maybe());
             }
         }
-        self.settings
-            .set(Setting::Generation as u32, next, 0)
-            .map_err(|error| KernelError::from_source("switching the generation", error))?;
+        self.settings.set(Setting::Generation, next);
         // The memory of the last one is given back, off the packets' way.
         wait_for_packets();
         before.clear(TABLE)?;
