@@ -350,10 +350,13 @@ pub enum Setting {
     /// Generation of the images of subscriber classes; its lowest bit names the
     /// half in use.
     ClassGeneration = 9,
+    /// Entries in the tables of refusals that hold at once, before the consent
+    /// tables are made anew.
+    RefusedNow = 10,
 }
 
-/// Slots in the settings table.
-pub const SETTINGS: u32 = 10;
+/// Slots of the settings.
+pub const SETTINGS: u32 = 11;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $kind:ident;)+) => {

@@ -54,6 +54,12 @@ static SUBSCRIBERS_V6: SpaceTrie6<u32> = LpmTrie::with_max_entries(ENTRIES, 0);
 static CONSENT_V4: SpaceTrie4<ConsentEntry> = LpmTrie::with_max_entries(ENTRIES, 0);
 #[map]
 static CONSENT_V6: SpaceTrie6<ConsentEntry> = LpmTrie::with_max_entries(ENTRIES, 0);
+/// Who has refused a moment ago, in whatever space and at whatever port: holds
+/// until the consent tables say it exactly. The value is when it was said.
+#[map]
+static REFUSED_NOW_V4: Trie4<u64> = LpmTrie::with_max_entries(1024, 0);
+#[map]
+static REFUSED_NOW_V6: Trie6<u64> = LpmTrie::with_max_entries(1024, 0);
 /// The ranges of all entries. The agent maps it into its memory: it writes
 /// millions of them.
 #[map]
@@ -215,6 +221,20 @@ pub(crate) fn is_subscriber(space: u32, address: Address<'_>) -> bool {
     // The value is read, not only its presence: the compiler would else merge
     // two such tests by "or" on the pointers, which the verifier refuses.
     found.is_some_and(|found| *found != 0)
+}
+
+/// Whether somebody at this address has refused a moment ago.
+#[inline(always)]
+pub(crate) fn refused_now(settings: &Settings, address: Address<'_>) -> bool {
+    if settings.get(Setting::RefusedNow) == 0 {
+        return false;
+    }
+    let said = match address.family {
+        Family::V4 => REFUSED_NOW_V4.get(address.key4()),
+        Family::V6 => REFUSED_NOW_V6.get(address.key6()),
+    };
+    // Never 0; read for the reason that `is_subscriber` gives.
+    said.is_some_and(|said| *said != 0)
 }
 
 /// What the subscribers at this address allow, if that is other than usual.

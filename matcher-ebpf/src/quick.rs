@@ -37,13 +37,16 @@ pub(crate) fn judge(layer: &IpLayer, settings: &Settings, interface_role: u32) -
         role::CORE if sent == Class::Default => return Some(Counter::Spoofed),
         _ => {}
     }
-    let remote = match (sent, received) {
+    let (subscriber, remote) = match (sent, received) {
         (Class::Outside, Class::Outside) => return Some(Counter::Transit),
-        (Class::Default, Class::Outside) => destination,
-        (Class::Outside, Class::Default) => source,
+        (Class::Default, Class::Outside) => (source, destination),
+        (Class::Outside, Class::Default) => (destination, source),
         // Two subscribers: either may be listed.
         _ => return None,
     };
+    if maps::refused_now(settings, subscriber) {
+        return Some(Counter::OptedOut);
+    }
     if settings.get(Setting::DefaultPurposes) & u64::from(purposes::DETECT) == 0 {
         return Some(Counter::OptedOut);
     }

@@ -87,7 +87,19 @@ fn look_at(scratch: &mut Scratch, index: u32, space: u32) {
     }
 }
 
-/// Whether that end is a subscriber.
+/// What the tables say of one end.
+enum Standing {
+    /// No subscriber.
+    Outside,
+    /// A subscriber who allows detection.
+    Allows,
+    /// One who does not.
+    Refuses,
+    /// Someone who shares the address does not, and who it is cannot be known.
+    Unknown,
+}
+
+/// Whether that end is a subscriber; notes what stands against detection.
 #[expect(
     clippy::indexing_slicing,
     reason = "the index is one of a layer: callers mask it, or it is 0"
@@ -96,44 +108,55 @@ fn look_at(scratch: &mut Scratch, index: u32, space: u32) {
 fn look_at_end(scratch: &mut Scratch, index: u32, side: Side, space: u32) -> bool {
     let layer = &scratch.parsing.packet.layers[index as usize];
     let address = end(layer, side, &mut scratch.carried);
-    if space == 0 {
-        // The images are of the space without a VLAN.
-        match maps::class(scratch.class_generation, address) {
-            Class::Outside => return false,
-            Class::Default => {
-                refuse_by_default(scratch);
-                return true;
-            }
-            Class::Closer => {}
-        }
-    }
-    if !maps::is_subscriber(space, address) {
-        return false;
-    }
-    let Some(entry) = maps::consent(space, address) else {
-        refuse_by_default(scratch);
-        return true;
-    };
     let port = match layer.ports() {
         Some(ports) if side == Side::Source => Some(ports.source),
         Some(ports) => Some(ports.destination),
         None => None,
     };
-    if allowed(&entry, port) & purposes::DETECT == 0 {
-        if port.is_none() && entry.allowed & purposes::DETECT != 0 {
-            scratch.subscribers.shared = 1;
-        } else {
-            scratch.subscribers.refused = 1;
-        }
+    match standing(scratch.class_generation, space, address, port) {
+        Standing::Outside => return false,
+        Standing::Allows => {}
+        Standing::Refuses => scratch.subscribers.refused = 1,
+        Standing::Unknown => scratch.subscribers.shared = 1,
     }
     true
 }
 
-/// Nobody's entry covers the address: what holds for everybody does.
 #[inline(always)]
-fn refuse_by_default(scratch: &mut Scratch) {
-    if maps::setting(Setting::DefaultPurposes) & u64::from(purposes::DETECT) == 0 {
-        scratch.subscribers.refused = 1;
+fn standing(
+    class_generation: u64,
+    space: u32,
+    address: Address<'_>,
+    port: Option<u16>,
+) -> Standing {
+    // The images are of the space without a VLAN.
+    let class = if space == 0 {
+        maps::class(class_generation, address)
+    } else {
+        Class::Closer
+    };
+    if class == Class::Outside || class == Class::Closer && !maps::is_subscriber(space, address) {
+        return Standing::Outside;
+    }
+    let Some(settings) = maps::settings() else {
+        // Cannot be; doubt favours the subscriber.
+        return Standing::Refuses;
+    };
+    if maps::refused_now(settings, address) {
+        return Standing::Refuses;
+    }
+    let entry = match class {
+        Class::Closer => maps::consent(space, address),
+        Class::Outside | Class::Default => None,
+    };
+    let allows = |purposes: u32| purposes & purposes::DETECT != 0;
+    match entry {
+        // Nobody's entry covers it: what holds for everybody does.
+        None if allows(settings.get(Setting::DefaultPurposes) as u32) => Standing::Allows,
+        None => Standing::Refuses,
+        Some(entry) if allows(allowed(&entry, port)) => Standing::Allows,
+        Some(entry) if port.is_none() && allows(entry.allowed) => Standing::Unknown,
+        Some(_) => Standing::Refuses,
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
     config::Config,
     consent::ConsentLists,
     control::{
-        Door,
+        Door, Request,
         server::{self, Asked, Desk},
     },
     instance::{
@@ -108,9 +108,16 @@ pub async fn run(
         source,
     })?;
     let (store_path, edge) = (agent.instance.store_path(), agent.instance.edge());
+    let refusing = agent.instance.clone();
     let desk = Arc::new(Desk {
         requests,
         stored,
+        at_once: Box::new(move |request| match request {
+            Request::Consent(action) => refusing
+                .refuse_now(action)
+                .map_err(|error| error.to_string()),
+            _ => Ok(()),
+        }),
         open_store: Box::new(move || {
             Store::open(&store_path, &edge).map_err(|error| error.to_string())
         }),

@@ -8,7 +8,8 @@
 //! - `object`: the eBPF object file and its ABI version.
 //! - `program`: loading, and running single packets (`BPF_PROG_TEST_RUN`).
 //! - `tables`: typed access to the maps; `tries` and `port_ranges` are those
-//!   that need more, `consent` and `spaces` change what packets meanwhile read.
+//!   that need more, `consent` and `spaces` change what packets meanwhile read,
+//!   `refusals` hold at once.
 //! - `image`, `classes`, `rules`, `hosts`: the tables that every packet meets
 //!   first, in memory that is shared with the kernel or filled in batches.
 //! - `settings`: words that are in force with the next packet.
@@ -35,6 +36,7 @@ pub mod object;
 pub mod pins;
 mod port_ranges;
 pub mod program;
+mod refusals;
 pub mod ring;
 mod rules;
 mod settings;

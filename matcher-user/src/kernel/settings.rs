@@ -40,6 +40,16 @@ impl Settings {
         self.word(setting).store(value, Ordering::SeqCst);
     }
 
+    /// Adds to one that counts.
+    pub(super) fn add(&self, setting: Setting, number: u64) {
+        self.word(setting).fetch_add(number, Ordering::SeqCst);
+    }
+
+    /// Takes from one that counts.
+    pub(super) fn subtract(&self, setting: Setting, number: u64) {
+        self.word(setting).fetch_sub(number, Ordering::SeqCst);
+    }
+
     fn word(&self, setting: Setting) -> &AtomicU64 {
         // SAFETY: the mapping starts at a page and holds `SETTINGS` words, as
         // `open` saw; it lives as long as `self`, and is only touched as such

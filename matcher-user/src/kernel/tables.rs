@@ -31,13 +31,14 @@ type Word = [u8; 4];
 
 /// The maps.
 pub struct Tables {
-    settings: Settings,
+    pub(super) settings: Settings,
     counters: PerCpuArray<MapData, u64>,
     interfaces: HashMap<MapData, u32, [u8; size_of::<InterfaceSettings>()]>,
     low_interfaces: Array<MapData, [u8; size_of::<InterfaceSettings>()]>,
     pub(super) vlans: HashMap<MapData, u32, u32>,
     pub(super) subscribers: SpaceTries<Word>,
     pub(super) consent: SpaceTries<[u8; size_of::<ConsentEntry>()]>,
+    pub(super) refused_now: Tries<u64>,
     pub(super) port_ranges: PortRanges,
     pub(super) nat64: LpmTrie<MapData, [u8; 16], Nat64Bytes>,
     pub(super) images: Images,
@@ -138,6 +139,10 @@ impl Tables {
             v4: typed("CONSENT_V4", get("CONSENT_V4")?)?,
             v6: typed("CONSENT_V6", get("CONSENT_V6")?)?,
         };
+        let refused_now = Tries {
+            v4: typed("REFUSED_NOW_V4", get("REFUSED_NOW_V4")?)?,
+            v6: typed("REFUSED_NOW_V6", get("REFUSED_NOW_V6")?)?,
+        };
         let hits = match get("HITS")? {
             Map::RingBuf(data) => data,
             _ => {
@@ -155,6 +160,7 @@ impl Tables {
             vlans: typed("VLAN_SPACES", get("VLAN_SPACES")?)?,
             subscribers,
             consent,
+            refused_now,
             port_ranges: PortRanges::open(get("PORT_RANGES")?)?,
             nat64: typed("NAT64", get("NAT64")?)?,
             images,

@@ -129,7 +129,7 @@ fn place(space: [u8; 4], address: IpAddr, length: u32) -> Option<SpacePrefix> {
     })
 }
 
-fn key4(prefix: &Ipv4Net) -> Key<[u8; 4]> {
+pub(super) fn key4(prefix: &Ipv4Net) -> Key<[u8; 4]> {
     Key::new(prefix.prefix_len().into(), prefix.network().octets())
 }
 
