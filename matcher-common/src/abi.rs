@@ -353,10 +353,13 @@ pub enum Setting {
     /// Entries in the tables of refusals that hold at once, before the consent
     /// tables are made anew.
     RefusedNow = 10,
+    /// Not 0: subscriber space or consent was written, and the images of
+    /// subscriber classes do not say so yet. The program does not read it.
+    ClassesDue = 11,
 }
 
 /// Slots of the settings.
-pub const SETTINGS: u32 = 11;
+pub const SETTINGS: u32 = 12;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $kind:ident;)+) => {

@@ -2,11 +2,14 @@
 
 use matcher_common::abi::{Counter, Setting};
 use matcher_tests::{
-    edge::{CC, Edge, LIMITS},
+    edge::{CC, Edge, LIMITS, compiled},
     frames::Frame,
     kernel::is_skipped,
 };
-use matcher_user::tables::spaces::SpaceTables;
+use matcher_user::{
+    kernel::{KernelError, program::Limits},
+    tables::{consent::ConsentEntries, spaces::SpaceTables},
+};
 
 const CC6: [u16; 8] = [0x2001, 0xdb8, 0xcc, 0, 0, 0, 0, 1];
 
@@ -37,10 +40,18 @@ fn a_refusal_holds_with_the_next_packet_whatever_the_consent_tables_say() {
     for host in [7, 8, 9] {
         assert_eq!(edge.exit(&from(host)), Counter::Matched, "{host}");
     }
-    let lookups = |edge: &Edge| edge.loaded.tables.counters().unwrap().get(Counter::LookupsV4);
+    let lookups = |edge: &Edge| {
+        edge.loaded
+            .tables
+            .counters()
+            .unwrap()
+            .get(Counter::LookupsV4)
+    };
     let before = lookups(&edge);
     let tables = &mut edge.loaded.tables;
-    tables.refuse_now(&"203.0.113.8/31".parse().unwrap(), 1).unwrap();
+    tables
+        .refuse_now(&"203.0.113.8/31".parse().unwrap(), 1)
+        .unwrap();
     assert_eq!(edge.exit(&from(8)), Counter::OptedOut);
     assert_eq!(edge.exit(&from(9)), Counter::OptedOut);
     assert_eq!(lookups(&edge), before, "nothing of theirs is compared (R1)");
@@ -49,12 +60,16 @@ fn a_refusal_holds_with_the_next_packet_whatever_the_consent_tables_say() {
     let back = Frame::ethernet().ipv4(CC, [203, 0, 113, 8]).tcp(443, 51413);
     assert_eq!(edge.exit(&back.build()), Counter::OptedOut);
     let tables = &mut edge.loaded.tables;
-    tables.refuse_now(&"192.0.2.0/24".parse().unwrap(), 1).unwrap();
+    tables
+        .refuse_now(&"192.0.2.0/24".parse().unwrap(), 1)
+        .unwrap();
     let transit = Frame::ethernet().ipv4([192, 0, 2, 1], CC).tcp(51413, 443);
     assert_eq!(edge.exit(&transit.build()), Counter::Transit);
 
     let tables = &mut edge.loaded.tables;
-    tables.end_refusal(&"203.0.113.8/31".parse().unwrap()).unwrap();
+    tables
+        .end_refusal(&"203.0.113.8/31".parse().unwrap())
+        .unwrap();
     for host in [7, 8, 9] {
         assert_eq!(edge.exit(&from(host)), Counter::Matched, "{host}");
     }
@@ -101,4 +116,34 @@ fn refusals_are_counted_and_those_left_behind_are_ended() {
     assert_eq!(tables.setting(Setting::RefusedNow).unwrap(), 1);
     tables.end_refusal(&new).unwrap();
     assert_eq!(tables.setting(Setting::RefusedNow).unwrap(), 0);
+}
+
+#[test]
+fn a_change_of_consent_that_was_cut_off_is_in_force_with_the_next() {
+    if is_skipped("a_change_of_consent_that_was_cut_off_is_in_force_with_the_next") {
+        return;
+    }
+    let mut edge = Edge::new(Limits {
+        max_consent_entries: 2,
+        ..LIMITS
+    });
+    edge.set_spaces(SpaceTables::one(["203.0.113.0/24".parse().unwrap()]));
+    let table = compiled("203.0.113.7\n203.0.113.8\n203.0.113.9\n", &[]);
+    let tables = &mut edge.loaded.tables;
+    let error = tables
+        .set_consent(&ConsentEntries::from(&table))
+        .unwrap_err();
+    assert!(matches!(error, KernelError::TableFull { .. }), "{error}");
+    let held = tables.consent().unwrap();
+    assert_eq!(held.entries.len(), 2);
+    // Nothing to write, and yet something to do.
+    let _ = tables.set_consent(&held).unwrap();
+    assert_eq!(edge.exit(&from(7)), Counter::OptedOut);
+    assert_eq!(edge.exit(&from(8)), Counter::OptedOut);
+    assert_eq!(edge.exit(&from(9)), Counter::Matched);
+    // And with nothing to do nothing is done.
+    let tables = &mut edge.loaded.tables;
+    let before = tables.setting(Setting::ClassGeneration).unwrap();
+    let _ = tables.set_consent(&held).unwrap();
+    assert_eq!(tables.setting(Setting::ClassGeneration).unwrap(), before);
 }

@@ -22,6 +22,9 @@ pub struct Asked {
     pub reply: oneshot::Sender<Answer>,
 }
 
+/// Does the part of a request that cannot wait, or says why it could not.
+pub type AtOnce = dyn Fn(&Request) -> Result<(), String> + Send + Sync;
+
 /// What connections share.
 pub struct Desk {
     /// Requests to the agent.
@@ -29,7 +32,7 @@ pub struct Desk {
     /// The cursor of the last stored hit.
     pub stored: watch::Receiver<u64>,
     /// What of a request cannot wait until the agent comes to it.
-    pub at_once: Box<dyn Fn(&Request) -> Result<(), String> + Send + Sync>,
+    pub at_once: Box<AtOnce>,
     /// Opens the store for reading hits.
     pub open_store: Box<dyn Fn() -> Result<Store, String> + Send + Sync>,
 }

@@ -54,7 +54,19 @@ impl Tables {
         {
             images.consent_v6.write(next, &always_maybe());
         }
-        self.set(Setting::ClassGeneration, next)
+        self.set(Setting::ClassGeneration, next)?;
+        self.set(Setting::ClassesDue, 0)
+    }
+
+    /// To be called before the exact tables are written: whoever comes after a
+    /// process that died in between makes the images anew.
+    pub(super) fn classes_are_due(&mut self) -> Result<(), KernelError> {
+        self.set(Setting::ClassesDue, 1)
+    }
+
+    /// Whether the images say what the exact tables do.
+    pub(super) fn classes_are_current(&self) -> Result<bool, KernelError> {
+        Ok(self.setting(Setting::ClassGeneration)? != 0 && self.setting(Setting::ClassesDue)? == 0)
     }
 }
 

@@ -72,6 +72,13 @@ impl Tables {
     pub fn set_consent(&mut self, new: &ConsentEntries) -> Result<ConsentChange, KernelError> {
         let held = self.held_consent()?;
         let plan = transition(&held.table, new);
+        if plan.is_empty()
+            && self.default_purposes()? == plan.final_default
+            && self.classes_are_current()?
+        {
+            return Ok(ConsentChange::default());
+        }
+        self.classes_are_due()?;
         let places = Places::new(self.port_ranges.capacity(), &held.places(self));
         self.set_default(plan.narrow_default)?;
         let mut writer = Writer {

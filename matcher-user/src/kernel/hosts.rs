@@ -21,6 +21,7 @@ const UPDATE_BATCH: libc::c_long = 26;
 /// A hash of addresses with keys of `K` bytes.
 pub(super) struct Hosts<const K: usize> {
     name: &'static str,
+    capacity: usize,
     map: MapData,
 }
 
@@ -54,7 +55,16 @@ impl<const K: usize> Hosts<K> {
         if sizes != (K, size_of::<RuleSpan>()) {
             return Err(wrong(format!("has keys and values of {sizes:?} bytes")));
         }
-        Ok(Self { name, map })
+        Ok(Self {
+            name,
+            capacity: usize::try_from(info.max_entries()).unwrap_or(usize::MAX),
+            map,
+        })
+    }
+
+    /// Addresses that fit.
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
     }
 
     /// Writes these addresses.

@@ -11,7 +11,7 @@ use matcher_common::table::{LINE_WORDS, Lines};
 use rustix::mm::ProtFlags;
 
 use super::{KernelError, mapping::Mapping};
-use crate::tables::compiled::{Image, Or};
+use crate::tables::compiled::Image;
 
 const LINE_BYTES: usize = LINE_WORDS as usize * size_of::<u64>();
 
@@ -51,17 +51,6 @@ impl Halves {
             word.store(*value, Ordering::Relaxed);
         }
         true
-    }
-
-    /// Sets bits in the half of a generation, in this order, while packets use
-    /// it.
-    pub(super) fn add(&mut self, generation: u64, additions: &[Or]) {
-        let half = self.half(generation);
-        for addition in additions {
-            if let Some(word) = half.words().get(addition.word) {
-                word.fetch_or(addition.bits, Ordering::Release);
-            }
-        }
     }
 
     /// The half of a generation.

@@ -2,7 +2,9 @@
 //! entries the consent tables have. They stand there until the tables, made
 //! anew, say the same exactly.
 
-use aya::maps::{LpmTrie, MapData, MapError, lpm_trie::Key};
+use std::net::IpAddr;
+
+use aya::maps::{LpmTrie, MapData, MapError};
 use ipnet::IpNet;
 use matcher_common::abi::Setting;
 
@@ -77,18 +79,27 @@ impl Tables {
     pub fn refusals(&self) -> Result<Vec<(IpNet, u64)>, KernelError> {
         fn entries<const N: usize>(
             trie: &LpmTrie<MapData, [u8; N], u64>,
-        ) -> Result<Vec<(Key<[u8; N]>, u64)>, KernelError> {
+        ) -> Result<Vec<(IpNet, u64)>, KernelError>
+        where
+            IpAddr: From<[u8; N]>,
+        {
             trie.iter()
-                .collect::<Result<_, _>>()
-                .map_err(|error| KernelError::from_source(format!("reading {TABLE}"), error))
+                .filter_map(|entry| match entry {
+                    Ok((key, said)) => {
+                        let length = u8::try_from(key.prefix_len()).ok()?;
+                        let prefix = IpNet::new(key.data().into(), length).ok()?;
+                        Some(Ok((prefix, said)))
+                    }
+                    Err(error) => Some(Err(KernelError::from_source(
+                        format!("reading {TABLE}"),
+                        error,
+                    ))),
+                })
+                .collect()
         }
-        let v4 = entries(&self.refused_now.v4)?
-            .into_iter()
-            .filter_map(|(key, said)| Some((net(key.data(), key.prefix_len())?, said)));
-        let v6 = entries(&self.refused_now.v6)?
-            .into_iter()
-            .filter_map(|(key, said)| Some((net(key.data(), key.prefix_len())?, said)));
-        Ok(v4.chain(v6).collect())
+        let mut all = entries(&self.refused_now.v4)?;
+        all.append(&mut entries(&self.refused_now.v6)?);
+        Ok(all)
     }
 
     fn refuse(&mut self, prefix: &IpNet, said_ns: u64, flags: u64) -> Result<(), MapError> {
@@ -99,8 +110,4 @@ impl Tables {
             IpNet::V6(prefix) => self.refused_now.v6.insert(&key6(prefix), said_ns, flags),
         }
     }
-}
-
-fn net(address: impl Into<std::net::IpAddr>, length: u32) -> Option<IpNet> {
-    IpNet::new(address.into(), u8::try_from(length).ok()?).ok()
 }

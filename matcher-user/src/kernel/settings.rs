@@ -20,8 +20,12 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) fn open(map: Map) -> Result<Self, KernelError> {
+        Self::of(map, |bytes| bytes == SETTINGS as usize * size_of::<u64>())
+    }
+
+    fn of(map: Map, fits: impl FnOnce(usize) -> bool) -> Result<Self, KernelError> {
         let (memory, bytes, map) = mapped(MAP, map)?;
-        if bytes != SETTINGS as usize * size_of::<u64>() {
+        if !fits(bytes) {
             return Err(KernelError::Failed {
                 action: format!("mapping {MAP}"),
                 reason: format!("it has {bytes} bytes"),
@@ -78,5 +82,7 @@ pub(super) fn abi_version(map: Map) -> u64 {
             .and_then(|old| old.get(&(Setting::AbiVersion as u32), 0).ok())
             .unwrap_or(0);
     }
-    Settings::open(map).map_or(0, |settings| settings.get(Setting::AbiVersion))
+    // Another version may have more settings, or fewer.
+    let has_it = |bytes| bytes > Setting::AbiVersion as usize * size_of::<u64>();
+    Settings::of(map, has_it).map_or(0, |settings| settings.get(Setting::AbiVersion))
 }

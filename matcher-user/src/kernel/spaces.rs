@@ -82,8 +82,12 @@ impl Tables {
         change_consent: impl FnOnce(&mut Self) -> Result<T, KernelError>,
     ) -> Result<T, KernelError> {
         let old = self.spaces()?;
+        if *new == old && self.classes_are_current()? {
+            return change_consent(self);
+        }
         if !new.reads_packets_otherwise(&old) {
             let changed = change_consent(self)?;
+            self.classes_are_due()?;
             self.change_subscribers(&old, new)?;
             self.switch_classes_of_held_consent()?;
             return Ok(changed);
@@ -92,6 +96,7 @@ impl Tables {
         self.set(Setting::ConsentDeadline, 0)?;
         wait_for_packets();
         let changed = change_consent(self)?;
+        self.classes_are_due()?;
         self.change_subscribers(&old, new)?;
         self.change_vlans(&old, new)?;
         self.change_nat64(&old, new)?;

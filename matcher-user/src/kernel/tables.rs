@@ -265,6 +265,21 @@ impl Tables {
         } else {
             (&mut self.odd, &mut self.even)
         };
+        // Before anything is written.
+        let is_v4 = |(prefix, _): &&(IpNet, RuleSpan)| matches!(prefix, IpNet::V4(_));
+        let v4 = tables.prefixes.iter().filter(is_v4).count();
+        for (table, entries, capacity) in [
+            ("C&C IPv4", v4, half.hosts_v4.capacity()),
+            (
+                "C&C IPv6",
+                tables.prefixes.len() - v4,
+                half.hosts_v6.capacity(),
+            ),
+        ] {
+            if entries > capacity {
+                return Err(full(table, INDICATORS_KEY, capacity));
+            }
+        }
         if tables.rules.len() > self.rules.capacity() {
             return Err(full("C&C rules", INDICATORS_KEY, self.rules.capacity()));
         }
