@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use matcher_common::abi::{Counter, HitEvent, InterfaceSettings, Setting};
 use matcher_user::{
     consent::{
-        ConsentInputs, ConsentModel, ConsentTable, ListKind, ParsedList, PurposeSet, state::List,
+        Answer, ConsentInputs, ConsentModel, ConsentTable, ListKind, ParsedList, PurposeSet, state::List,
     },
     kernel::{
         object::Object,
@@ -22,8 +22,9 @@ use matcher_user::{
         tables::{Counters, Tables},
     },
     tables::{
-        consent::{ConsentEntries, transition},
+        consent::ConsentEntries,
         indicators::{compile, unix_ns},
+        spaces::SpaceTables,
     },
 };
 
@@ -36,6 +37,7 @@ use crate::{
 pub const LIMITS: Limits = Limits {
     max_indicators: 4096,
     max_consent_entries: 4096,
+    max_port_ranges: 4096,
     ring_bytes: 1 << 18,
 };
 
@@ -185,7 +187,7 @@ pub fn install(tables: &mut Tables, world: &World) -> u64 {
     }
     .expect("roles are written");
     tables
-        .set_subscribers(&world.subscribers)
+        .set_spaces(&SpaceTables::one(world.subscribers.iter().copied()))
         .unwrap_or_else(|error| panic!("{error}"));
     set_consent(tables, &world.consent);
     let compiled = compile(&world.indicators).unwrap_or_else(|error| panic!("{error}"));
@@ -200,21 +202,24 @@ pub fn install(tables: &mut Tables, world: &World) -> u64 {
 /// # Panics
 /// It cannot be compiled or written.
 pub fn set_consent(tables: &mut Tables, consent: &Consent) {
-    let plan = transition(
-        &tables.consent().expect("the consent table is read"),
-        &consent_entries(consent),
-    );
-    tables
-        .change_consent(&plan)
+    let change = tables
+        .set_consent(&consent_entries(consent))
         .unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(change.without_room, 0);
 }
 
 fn consent_entries(consent: &Consent) -> ConsentEntries {
     let lines = match consent {
         Consent::LongestPrefix(entries, default) => {
             return ConsentEntries {
-                entries: entries.clone(),
-                default: *default,
+                entries: entries
+                    .iter()
+                    .map(|(prefix, allowed)| {
+                        let purposes = PurposeSet::from_bits(*allowed as u8);
+                        ((*prefix).into(), Answer::Whole(purposes))
+                    })
+                    .collect(),
+                default: PurposeSet::from_bits(*default as u8),
             };
         }
         Consent::Refusals(lines) => lines,
@@ -236,19 +241,13 @@ fn consent_entries(consent: &Consent) -> ConsentEntries {
         &ConsentInputs {
             model: ConsentModel::OptOut,
             lists: vec![&list],
+            spaces: &[],
             notice_since: None,
             matching_allowed: true,
         },
         Timestamp::UNIX_EPOCH,
     );
-    ConsentEntries {
-        entries: table
-            .entries()
-            .iter()
-            .map(|(prefix, allowed)| (*prefix, allowed.bits().into()))
-            .collect(),
-        default: table.default_allowed().bits().into(),
-    }
+    ConsentEntries::from(&table)
 }
 
 /// Sends frames while somebody else writes the tables.

@@ -7,15 +7,16 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use ipnet::IpNet;
-use matcher_common::abi::{Counter, HitEvent, InterfaceSettings, Setting, purposes, role};
+use matcher_common::abi::{Counter, HitEvent, InterfaceSettings, Setting, role};
 use matcher_user::{
+    consent::{Answer, PurposeSet},
     kernel::{
         bench::{Baseline, Flows, Rotor, Target},
         object::Object,
         program::{Clock, LOOPBACK, Limits, Loaded, Program},
         ring::Ring,
     },
-    tables::consent::{ConsentEntries, transition},
+    tables::{consent::ConsentEntries, spaces::SpaceTables},
 };
 
 use super::{
@@ -298,6 +299,7 @@ impl Instance {
         let limits = Limits {
             max_indicators: u32::try_from(listed.len())?,
             max_consent_entries: u32::try_from(opted_out.len())?.max(1),
+            max_port_ranges: 1,
             ring_bytes: (plan.burst * record + 1).next_power_of_two().max(4096),
         };
         let mut loaded = Loaded::load(object, limits, Clock::Kernel)?;
@@ -310,12 +312,17 @@ impl Instance {
             },
         )?;
         tables.set(Setting::ConsentDeadline, u64::MAX)?;
-        tables.set_subscribers(&[subscribers])?;
+        let refused = Answer::Whole(PurposeSet::NONE);
         let consent = ConsentEntries {
-            entries: opted_out.iter().map(|prefix| (*prefix, 0)).collect(),
-            default: purposes::DETECT,
+            entries: opted_out
+                .iter()
+                .map(|prefix| ((*prefix).into(), refused.clone()))
+                .collect(),
+            default: PurposeSet::ALL,
         };
-        tables.change_consent(&transition(&tables.consent()?, &consent))?;
+        let change =
+            tables.set_spaces_and_consent(&SpaceTables::one([subscribers]), &consent)?;
+        ensure!(change.without_room == 0, "no opt-out here is by port");
         let start = Instant::now();
         tables.load_indicators(&compiled.tables)?;
         let load = start.elapsed();
