@@ -25,7 +25,7 @@ use aya::{
 
 use super::KernelError;
 
-pub use bare::BareRing;
+pub use bare::{BareConsumer, BareRing};
 pub use foreign::XdpFilterAddresses;
 pub use generator::{Generator, Passed};
 pub use memory::{MapMemory, maps_of_this_process};
