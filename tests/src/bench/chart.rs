@@ -55,7 +55,10 @@ impl Canvas {
             path.join(" ")
         );
         for (x, y) in points {
-            let _ = writeln!(self.0, r#"<circle cx="{x:.1}" cy="{y:.1}" r="3.5" fill="{colour}"/>"#);
+            let _ = writeln!(
+                self.0,
+                r#"<circle cx="{x:.1}" cy="{y:.1}" r="3.5" fill="{colour}"/>"#
+            );
         }
     }
 }
@@ -224,11 +227,13 @@ fn thousands(number: usize) -> String {
     match number {
         0..1_000 => number.to_string(),
         1_000..1_000_000 => format!("{}k", number / 1_000),
-        _ => format!("{:.3}", number as f64 / 1e6)
-            .trim_end_matches('0')
-            .trim_end_matches('.')
-            .to_owned()
-            + "M",
+        _ => {
+            format!("{:.3}", number as f64 / 1e6)
+                .trim_end_matches('0')
+                .trim_end_matches('.')
+                .to_owned()
+                + "M"
+        }
     }
 }
 

@@ -11,9 +11,7 @@ use matcher_common::abi::{Counter, HitEvent, InterfaceSettings, Setting, role};
 use matcher_user::{
     consent::{Answer, PurposeSet},
     kernel::{
-        bench::{
-            Baseline, Reference, ReferenceProgram, ReferenceTables, Rotor, Tally, Target,
-        },
+        bench::{Baseline, Reference, ReferenceProgram, ReferenceTables, Rotor, Tally, Target},
         object::Object,
         program::{Clock, LOOPBACK, Limits, Loaded, Program},
         ring::Ring,

@@ -153,10 +153,7 @@ pub(super) fn measure(
         say("no drain: this process may use one CPU only");
         return Ok(Vec::new());
     };
-    let bed = beds
-        .all
-        .first_mut()
-        .ok_or_else(|| anyhow!("no family"))?;
+    let bed = beds.all.first_mut().ok_or_else(|| anyhow!("no family"))?;
     let frame = bed.frame.clone();
     let (instance, rotor, list) = bed.hits()?;
     let long = Duration::from_secs(bench.plan.drain_seconds.into());
@@ -337,8 +334,7 @@ impl Fates {
     /// Nothing is unaccounted for (design decision 7).
     fn check(self, reader: Reader) -> Result<()> {
         ensure!(
-            self.matched == self.delivered + self.folded + self.lost
-                && self.read == self.delivered,
+            self.matched == self.delivered + self.folded + self.lost && self.read == self.delivered,
             "{}: hits are unaccounted for: {self:?}",
             reader.name()
         );

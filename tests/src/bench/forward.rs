@@ -131,7 +131,10 @@ pub(super) fn measure(bench: &Bench<'_>, say: &mut dyn FnMut(&str)) -> Result<Fo
     let (mut probing, mut measuring) = (generator(&hits)?, generator(&misses)?);
     rig.probe(&mut probing, u32::try_from(hits.len())?)?;
     for round in 1..=bench.plan.rounds {
-        say(&format!("forwarding, round {round} of {}", bench.plan.rounds));
+        say(&format!(
+            "forwarding, round {round} of {}",
+            bench.plan.rounds
+        ));
         rig.round(&mut measuring)?;
     }
     Ok(Forwarding {
@@ -179,7 +182,9 @@ impl<'a> Rig<'a> {
             let made = rig.lane(peer.name(), 0, |rig, interface| {
                 if peer.wants_own_packets() {
                     let mac = "02:00:00:00:00:02";
-                    rig.lab.edge().ip(&["link", "set", "dev", interface, "address", mac])?;
+                    rig.lab
+                        .edge()
+                        .ip(&["link", "set", "dev", interface, "address", mac])?;
                 }
                 if !peer.is_xdp() {
                     rig.pass(interface)?;
@@ -241,8 +246,7 @@ impl<'a> Rig<'a> {
 
     /// As an operator attaches it: pinned.
     fn matcher(&mut self, interface: &str, list: &[IpNet], out: &[IpNet]) -> Result<What> {
-        let directory: PathBuf =
-            format!("/sys/fs/bpf/matcher-bench-{}", std::process::id()).into();
+        let directory: PathBuf = format!("/sys/fs/bpf/matcher-bench-{}", std::process::id()).into();
         let pins = Pins::at(&directory);
         let limits = limits(list.len(), out.len(), self.bench.plan.burst)?;
         let remove = pins.clone();
@@ -257,7 +261,13 @@ impl<'a> Rig<'a> {
             .edge()
             .run(|| attach::attach(&pins, interface, Wanted::Only(Mode::Native)))??;
         let compiled = compile_list(list, Population::space(Family::V4)?)?;
-        furnish(&mut tables, attached.ifindex, Family::V4, &compiled.tables, out)?;
+        furnish(
+            &mut tables,
+            attached.ifindex,
+            Family::V4,
+            &compiled.tables,
+            out,
+        )?;
         tables.set_interface(
             attached.ifindex,
             InterfaceSettings {

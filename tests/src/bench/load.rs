@@ -149,12 +149,7 @@ pub(super) fn measure(bench: &Bench<'_>, say: &mut dyn FnMut(&str)) -> Result<Ve
     Ok(loadings)
 }
 
-fn in_new_process(
-    bench: &Bench<'_>,
-    family: Family,
-    entries: usize,
-    feed: &Path,
-) -> Result<Value> {
+fn in_new_process(bench: &Bench<'_>, family: Family, entries: usize, feed: &Path) -> Result<Value> {
     let output = Command::new(std::env::current_exe()?)
         .arg("load-once")
         .arg("--object")
@@ -200,7 +195,8 @@ impl Loading {
             .iter()
             .filter_map(|(name, bytes)| Some((name.clone(), bytes.as_u64()?)))
             .collect();
-        self.maps.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        self.maps
+            .sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
         Ok(())
     }
 }

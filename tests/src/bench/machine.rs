@@ -133,7 +133,9 @@ impl Cpus {
     /// The kernel refuses.
     pub fn here() -> Result<Self> {
         let allowed = sched_getaffinity(None).context("cannot ask which CPUs may be used")?;
-        let mut from_last = (0..CpuSet::MAX_CPU).rev().filter(|cpu| allowed.is_set(*cpu));
+        let mut from_last = (0..CpuSet::MAX_CPU)
+            .rev()
+            .filter(|cpu| allowed.is_set(*cpu));
         Ok(Self {
             packets: from_last.next().context("no CPU may be used")?,
             beside: from_last.next(),

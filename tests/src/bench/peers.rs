@@ -143,7 +143,10 @@ pub(super) fn set_up(
             bail!("`{program}` is not installed (apt-get install {package})");
         }
     }
-    let hosts = || list.iter().filter(|net| net.prefix_len() == net.max_prefix_len());
+    let hosts = || {
+        list.iter()
+            .filter(|net| net.prefix_len() == net.max_prefix_len())
+    };
     match peer {
         Peer::NftHash => {
             let hosts: Vec<String> = hosts().map(|net| net.addr().to_string()).collect();
@@ -237,7 +240,17 @@ fn ipset(namespace: &Namespace, set: &str, list: &[IpNet], folder: &Path) -> Res
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     let mut restore = namespace.command("ipset");
     output(restore.arg("-exist").arg("-file").arg(&path).arg("restore"))?;
-    let found = ["-i", set, "-m", "set", "--match-set", set, "dst", "-j", "DROP"];
+    let found = [
+        "-i",
+        set,
+        "-m",
+        "set",
+        "--match-set",
+        set,
+        "dst",
+        "-j",
+        "DROP",
+    ];
     iptables(namespace, &found)?;
     iptables(namespace, &["-i", set, "-j", "DROP"])
 }

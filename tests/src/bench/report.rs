@@ -62,9 +62,9 @@ impl Report {
                 let own = || row.rounds.iter().copied();
                 Some(Compared {
                     row,
-                    pub(super) ns: Spread::of(own())?,
-                    pub(super) added: Spread::of(own().zip(&empty.rounds).map(|(own, empty)| own - empty))?,
-                    pub(super) times_parse_min: Spread::of(
+                    ns: Spread::of(own())?,
+                    added: Spread::of(own().zip(&empty.rounds).map(|(own, empty)| own - empty))?,
+                    times_parse_min: Spread::of(
                         own().zip(&parse_min.rounds).map(|(own, least)| own / least),
                     )?,
                 })
@@ -203,7 +203,12 @@ pub(super) struct Loaded<'a> {
 impl<'a> Loaded<'a> {
     pub(super) fn of(loading: &'a Loading) -> Self {
         let of = |step: fn(&LoadTimes) -> Duration| {
-            Spread::of(loading.times.iter().map(|times| step(times).as_secs_f64() * 1e3))
+            Spread::of(
+                loading
+                    .times
+                    .iter()
+                    .map(|times| step(times).as_secs_f64() * 1e3),
+            )
         };
         Self {
             loading,

@@ -129,23 +129,13 @@ impl Report {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         for loading in &self.figures.load {
             let loaded = Loaded::of(loading);
-            let _ = write!(
-                text,
-                "{:<6} {:>9}",
-                loading.family.name(),
-                loading.prefixes
-            );
+            let _ = write!(text, "{:<6} {:>9}", loading.family.name(), loading.prefixes);
             for ((_, spread), width) in loaded.steps.iter().zip([7, 8, 8, 8, 8, 9, 11]) {
                 let median = spread.map_or(f64::NAN, |Spread { median, .. }| median);
                 let _ = write!(text, " {median:>width$.1}");
             }
             let maps = loading.maps.iter().map(|(_, bytes)| bytes).sum();
-            let _ = writeln!(
-                text,
-                " {:>9.0} {:>9.0}",
-                mib(loading.peak_bytes),
-                mib(maps)
-            );
+            let _ = writeln!(text, " {:>9.0} {:>9.0}", mib(loading.peak_bytes), mib(maps));
         }
         if let Some(largest) = self.figures.load.iter().max_by_key(|list| list.prefixes) {
             let maps: Vec<String> = largest

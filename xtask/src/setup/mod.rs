@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 use anyhow::Result;
 
 use crate::process;
-use packages::{BUSYBOX, CC, GIT, IP, NSENTER, QEMU, TSHARK};
+use packages::{BUSYBOX, CC, GIT, IP, IPSET, IPTABLES, NFT, NSENTER, QEMU, TSHARK, XDP_FILTER};
 
 pub use compiler::Compiler;
 
@@ -43,6 +43,8 @@ pub enum Need {
     Ci,
     /// As to build, and boot other kernels.
     Emulator,
+    /// As to build, and measure other products where they can be had.
+    Bench,
 }
 
 /// The machine lacks something that this checkout cannot install: exit status 3.
@@ -108,6 +110,7 @@ pub fn ensure(need: Need) -> Result<()> {
         Need::Test => (&[IP, NSENTER], &[TSHARK]),
         Need::Ci => (&[IP, NSENTER, GIT], &[TSHARK]),
         Need::Emulator => (&[QEMU, BUSYBOX], &[]),
+        Need::Bench => (&[], &[IP, NSENTER, NFT, IPTABLES, IPSET, XDP_FILTER]),
     };
     for tool in required {
         packages::require(tool)?;

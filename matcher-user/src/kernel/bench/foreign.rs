@@ -23,8 +23,9 @@ impl XdpFilterAddresses {
     /// # Errors
     /// Nothing is pinned there, or another kind of map.
     pub fn open(path: &Path) -> Result<Self, KernelError> {
-        let data = MapData::from_pin(path)
-            .map_err(|error| KernelError::from_source(format!("opening {}", path.display()), error))?;
+        let data = MapData::from_pin(path).map_err(|error| {
+            KernelError::from_source(format!("opening {}", path.display()), error)
+        })?;
         let capacity = data.info().map_err(typed)?.max_entries();
         let map = Map::from_map_data(data).map_err(typed)?;
         Ok(Self {

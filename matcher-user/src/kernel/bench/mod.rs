@@ -40,10 +40,7 @@ struct Baselines {
 
 impl Baselines {
     /// Loads it; `set` sizes its maps and sets its constants.
-    fn load<'a>(
-        object: &Path,
-        set: impl FnOnce(&mut EbpfLoader<'a>),
-    ) -> Result<Self, KernelError> {
+    fn load<'a>(object: &Path, set: impl FnOnce(&mut EbpfLoader<'a>)) -> Result<Self, KernelError> {
         let origin = object.display().to_string();
         let wrong = |reason: String| KernelError::Object {
             path: origin.clone(),
@@ -70,10 +67,7 @@ impl Baselines {
     /// A map, taken out: loading a program that uses it still works, its place
     /// in the instructions is already filled in.
     fn take<T: TryFrom<Map, Error = MapError>>(&mut self, name: &str) -> Result<T, KernelError> {
-        let map = self
-            .ebpf
-            .take_map(name)
-            .ok_or_else(|| self.missing(name))?;
+        let map = self.ebpf.take_map(name).ok_or_else(|| self.missing(name))?;
         T::try_from(map).map_err(typed)
     }
 

@@ -93,8 +93,8 @@ impl Reference {
             ReferenceTables::Tries => "PLAIN",
             ReferenceTables::None | ReferenceTables::Hashes => "HASH",
         };
-        let names = ["CONSENT_V4", "CONSENT_V6", "CC_V4", "CC_V6"]
-            .map(|name| format!("{prefix}_{name}"));
+        let names =
+            ["CONSENT_V4", "CONSENT_V6", "CC_V4", "CC_V6"].map(|name| format!("{prefix}_{name}"));
         let [consent4, consent6, cc4, cc6] = &names;
         let mut baselines = Baselines::load(object, |loader| {
             if tables != ReferenceTables::None {
