@@ -119,6 +119,8 @@ impl AtWork {
 const TABLE: &str = "matcher_bench";
 /// Where xdp-filter pins its tables.
 const XDP_FILTER: &str = "/sys/fs/bpf/xdp-filter";
+/// Where its library pins its dispatchers. It leaves the folder behind.
+const LIBXDP: &str = "/sys/fs/bpf/xdp";
 
 /// Sets a product up on an interface; `interface` in `namespace` must drop what
 /// the product lets pass.
@@ -260,6 +262,7 @@ fn xdp_filter(namespace: &Namespace, interface: &str, hosts: &[IpAddr]) -> Resul
     if pinned.exists() {
         bail!("{XDP_FILTER} exists: xdp-filter is in use here, and is left alone");
     }
+    let libxdp_was_here = Path::new(LIBXDP).exists();
     let mut load = namespace.command("xdp-filter");
     load.args(["load", "--mode", "native", "--features", "ipv4", interface]);
     output(&mut load)?;
@@ -268,6 +271,10 @@ fn xdp_filter(namespace: &Namespace, interface: &str, hosts: &[IpAddr]) -> Resul
         let mut unload = inside.command("xdp-filter");
         if let Err(error) = output(unload.args(["unload", &from])) {
             eprintln!("left behind: xdp-filter on {from}: {error:#}");
+        }
+        if !libxdp_was_here {
+            // Stays if another uses it by now: only an empty folder goes.
+            let _ = fs::remove_dir(LIBXDP);
         }
     })?;
     let Some(first) = hosts.first() else {
