@@ -163,7 +163,7 @@ fn every_packet_of_every_row_is_decided_as_the_row_says() {
             assert!(list[step]["median"].as_f64().unwrap() >= 0.0, "{list}");
         }
         assert!(list["peak_bytes"].as_u64().unwrap() > 1 << 20, "{list}");
-        assert!(!list["maps"].as_array().unwrap().is_empty(), "{list}");
+        assert!(!list["maps"].as_object().unwrap().is_empty(), "{list}");
     }
 
     for drained in report["drain"].as_array().unwrap() {

@@ -640,7 +640,7 @@ fn during_swaps(
     );
     thread::scope(|scope| {
         let swapper = scope.spawn(|| {
-            let swap = || {
+            let mut swap = || {
                 stay_on(beside)?;
                 started.store(true, Ordering::Release);
                 let mut swaps = 0;

@@ -26,7 +26,7 @@ use super::{
     load::compile_list,
     peers::{self, AtWork, Peer},
     population::Population,
-    traffic::{Direction, Pairs, Traffic, flows, frame},
+    traffic::{Direction, Pair, Pairs, Traffic, flows, frame},
 };
 use crate::{cleanup::Cleanup, lab::Lab, traffic::Random};
 
@@ -121,7 +121,7 @@ pub(super) fn measure(bench: &Bench<'_>, say: &mut dyn FnMut(&str)) -> Result<Fo
         .collect::<Result<Vec<_>>>()?;
     let mut sixty = frame(family);
     sixty.resize(FRAME, 0);
-    let mut generator = |pairs| {
+    let mut generator = |pairs: &[Pair]| {
         let flows = flows(family, pairs, Direction::Outbound, &mut random)?;
         match flows {
             Flows::V4(flows) => Ok(Generator::load(bench.baselines, &flows, &sixty)?),

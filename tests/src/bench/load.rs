@@ -1,6 +1,7 @@
 //! A list on its way from a file to tables in force.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -239,11 +240,12 @@ pub fn once(once: &Once) -> Result<Value> {
     let kernel = start.elapsed();
 
     let peak_bytes = peak_bytes()?;
-    let maps: serde_json::Map<String, Value> = maps_of_this_process()?
-        .into_iter()
-        .filter(|map| map.bytes >= WORTH_TELLING)
-        .map(|map| (map.name, map.bytes.into()))
-        .collect();
+    // The kernel cuts names: two may have the same.
+    let mut maps: BTreeMap<String, u64> = BTreeMap::new();
+    for map in maps_of_this_process()? {
+        *maps.entry(map.name).or_default() += map.bytes;
+    }
+    maps.retain(|_, bytes| *bytes >= WORTH_TELLING);
 
     let prefixes: Vec<IpNet> = list.tables.prefixes.iter().map(|(net, _)| *net).collect();
     let entries = u32::try_from(prefixes.len())?;
