@@ -119,6 +119,10 @@ fn highest(layers: u32) -> u32 {
 
 /// Looks for the first rule that covers that end of the layer and holds for
 /// the packet's protocol, port and time.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the index is one of a layer: callers mask it, or it is 0"
+)]
 #[inline(always)]
 fn look_up(scratch: &mut Scratch, tables: Tables, index: u32, side: Side) {
     let layer = &scratch.parsing.packet.layers[index as usize];

@@ -117,6 +117,10 @@ fn fill(event: &mut HitEvent, hit: &Match<'_>, sequence: u64) {
     event.flags = flags;
 }
 
+#[expect(
+    clippy::indexing_slicing,
+    reason = "masked to the number of layers, a power of two"
+)]
 #[inline(always)]
 fn layer(packet: &Packet, index: u32) -> &IpLayer {
     &packet.layers[index as usize & (MAX_LAYERS - 1)]

@@ -87,6 +87,10 @@ impl Frame for XdpFrame<'_> {
 /// # Safety
 ///
 /// The `N` bytes at `start` are readable.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "within N, which the compiler knows: there is no check left"
+)]
 #[inline(always)]
 unsafe fn load<const N: usize>(start: usize) -> [u8; N] {
     let mut bytes = [0; N];

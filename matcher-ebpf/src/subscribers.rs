@@ -90,6 +90,10 @@ fn look_at(scratch: &mut Scratch, index: u32, space: u32) {
 }
 
 /// Whether that end is a subscriber.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the index is one of a layer: callers mask it, or it is 0"
+)]
 #[inline(always)]
 fn look_at_end(scratch: &mut Scratch, index: u32, side: Side, space: u32) -> bool {
     let layer = &scratch.parsing.packet.layers[index as usize];
@@ -120,6 +124,10 @@ fn look_at_end(scratch: &mut Scratch, index: u32, side: Side, space: u32) -> boo
 
 /// An end of a layer, as tables know it: an address of a NAT64 prefix is the
 /// IPv4 address that it carries (RFC 6052), which goes into `carried`.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "masked to the 16 bytes of an address"
+)]
 #[inline(always)]
 pub(crate) fn end<'a>(
     layer: &'a IpLayer,

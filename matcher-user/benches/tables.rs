@@ -167,6 +167,8 @@ fn measure(title: &str, traffic: &[(&str, Vec<Address>)], lookups: &[Lookup<'_>]
         for round in 0..ROUNDS {
             for step in 0..lookups.len() {
                 let at = (round + step) % lookups.len();
+                // Untimed: what the candidate before it left in the caches.
+                lookups[at].1(addresses, false);
                 for chained in [false, true] {
                     let ns = lookups[at].1(addresses, chained);
                     let slot = &mut least[at][usize::from(chained)];

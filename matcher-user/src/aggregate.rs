@@ -47,7 +47,10 @@ pub use self::{
     finding::{Contacts, Finding, LISTED, Remote, Rule},
     flow::PAIRING_WINDOW,
 };
-use crate::hit::{Direction, Hit, SubscriberAddress};
+use crate::{
+    hit::{Direction, Hit, SubscriberAddress},
+    indicator::Quality,
+};
 
 /// Subscriber addresses that are watched at the same time.
 pub const MAX_ENDPOINTS: usize = 131_072;
@@ -77,6 +80,8 @@ pub struct Policy {
     /// Least number of the subscriber's own packets to remote ends that meet
     /// the rule.
     pub min_contacts: u32,
+    /// What an indicator must reach before a hit of it counts (R20).
+    pub quality: Quality,
     /// How long hits are kept (R4).
     pub retention: Duration,
 }
@@ -193,6 +198,15 @@ impl Aggregator {
 
     /// Takes a stored hit. Each record may be observed once.
     pub fn observe(&mut self, record: Cursor, hit: &Hit) {
+        // A doubtful entry leads to no notification (R20).
+        // What comes in still counts against the subscriber having begun.
+        let indicator = &hit.indicator;
+        let feeds = indicator.feeds.len();
+        if hit.direction == Direction::Outbound
+            && !self.policy.quality.reached(feeds, indicator.confidence)
+        {
+            return;
+        }
         // A source address that may be forged says nothing (decision 8).
         if hit.direction == Direction::Outbound && !hit.source_validated {
             return;

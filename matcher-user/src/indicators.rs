@@ -16,6 +16,7 @@ use std::{cmp::Ordering, sync::Arc};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
+use self::catalog::Memory;
 pub use self::{
     catalog::Catalog,
     catalog_file::CatalogError,
@@ -24,24 +25,24 @@ pub use self::{
 use crate::{
     feeds::FeedEntry,
     hit::IndicatorSummary,
-    indicator::{Indicator, IndicatorId, Qualifier},
+    indicator::{DomainName, Indicator, IndicatorId, Qualifier, Statement},
 };
 
 /// What makes an indicator itself and not another one.
-type Identity = (IpNet, Qualifier, Option<Timestamp>, Option<Timestamp>);
+type Identity<'a, V> = (&'a V, Qualifier, Option<Timestamp>, Option<Timestamp>);
 
-fn identity(indicator: &Indicator) -> Identity {
+fn identity<V>(indicator: &Indicator<V>) -> Identity<'_, V> {
     (
-        indicator.value,
+        &indicator.value,
         indicator.qualifier,
         indicator.valid_from,
         indicator.valid_until,
     )
 }
 
-fn entry_identity(entry: &FeedEntry) -> Identity {
+fn entry_identity<V>(entry: &FeedEntry<V>) -> Identity<'_, V> {
     (
-        entry.value,
+        &entry.value,
         entry.qualifier,
         entry.valid_from,
         entry.valid_until,
@@ -57,6 +58,28 @@ fn entry_identity(entry: &FeedEntry) -> Identity {
 )]
 pub struct NoIdsLeft;
 
+/// What one feed lists.
+#[derive(Copy, Clone, Debug)]
+pub struct Listed<'a> {
+    /// The feed's name.
+    pub feed: &'a str,
+    /// Its addresses and prefixes.
+    pub entries: &'a [FeedEntry],
+    /// Its names.
+    pub names: &'a [FeedEntry<DomainName>],
+}
+
+impl<'a> From<(&'a str, &'a [FeedEntry])> for Listed<'a> {
+    /// A feed without names.
+    fn from((feed, entries): (&'a str, &'a [FeedEntry])) -> Self {
+        Self {
+            feed,
+            entries,
+            names: &[],
+        }
+    }
+}
+
 /// The current list: every indicator once.
 #[derive(Clone, Debug, Default)]
 pub struct IndicatorSet {
@@ -64,12 +87,14 @@ pub struct IndicatorSet {
     list: Vec<Arc<Indicator>>,
     /// In order of id.
     by_id: Vec<Arc<Indicator>>,
+    /// In order of identity.
+    names: Vec<Arc<Indicator<DomainName>>>,
     /// Prefix lengths that occur, longest first: IPv4, IPv6.
     lengths: [Vec<u8>; 2],
 }
 
 impl IndicatorSet {
-    /// Merges feeds (name, entries) into one list.
+    /// Merges feeds into one list.
     ///
     /// What the catalog knows keeps its id, whatever is new gets the next
     /// ones, in order of value; the catalog that is returned knows both, and
@@ -77,44 +102,49 @@ impl IndicatorSet {
     /// kernel map holds the new ids: an id that a crash makes us forget would
     /// be given again.
     ///
-    /// Where feeds differ, the indicator has the highest confidence, the
-    /// earliest first and the latest last sighting, and the malware name of
-    /// the first feed by name (then line) that gives one. Neither the order
-    /// of the feeds nor that of their entries matters; a feed may come in
-    /// several parts under one name.
+    /// What each feed says is kept beside what the others say; the indicator
+    /// sums it up ([`Indicator::confidence`] and so on). Neither the order of
+    /// the feeds nor that of their entries matters; a feed may come in several
+    /// parts under one name.
     ///
     /// # Errors
     ///
     /// When no ids are left.
-    pub fn merge(
+    pub fn merge<'a, F>(
         previous: &Catalog,
-        feeds: &[(&str, &[FeedEntry])],
+        feeds: &[F],
         now: Timestamp,
-    ) -> Result<(Self, Catalog), NoIdsLeft> {
-        let mut entries: Vec<(&str, &FeedEntry)> = feeds
+    ) -> Result<(Self, Catalog), NoIdsLeft>
+    where
+        F: Copy + Into<Listed<'a>>,
+    {
+        let feeds: Vec<Listed<'a>> = feeds.iter().map(|feed| (*feed).into()).collect();
+        let feed_names = Interned::new(&feeds);
+        let entries = feeds
             .iter()
-            .flat_map(|(name, entries)| entries.iter().map(|entry| (*name, entry)))
-            .collect();
-        entries.sort_unstable_by(|(a_name, a), (b_name, b)| {
-            entry_identity(a)
-                .cmp(&entry_identity(b))
-                .then_with(|| a_name.cmp(b_name))
-                .then_with(|| a.line.cmp(&b.line))
-                .then_with(|| a.malware.cmp(&b.malware))
-        });
-        let mut update = previous.update(now);
-        let mut list = Vec::with_capacity(entries.len());
-        for same in entries.chunk_by(|(_, a), (_, b)| entry_identity(a) == entry_identity(b)) {
-            if let Some(merged) = merged(same) {
-                list.push(update.list(merged)?);
-            }
-        }
-        list.shrink_to_fit();
-        Ok((Self::new(list), update.finish()))
+            .flat_map(|it| it.entries.iter().map(|entry| (it.feed, entry)));
+        let (list, addresses, next_id) = merged(
+            &feed_names,
+            entries,
+            &previous.addresses,
+            previous.next_id,
+            now,
+        )?;
+        let entries = feeds
+            .iter()
+            .flat_map(|it| it.names.iter().map(|entry| (it.feed, entry)));
+        let (names, known_names, next_id) =
+            merged(&feed_names, entries, &previous.names, next_id, now)?;
+        let catalog = Catalog {
+            addresses,
+            names: known_names,
+            next_id,
+        };
+        Ok((Self::new(list, names), catalog))
     }
 
     /// `list` is in order of identity.
-    fn new(list: Vec<Arc<Indicator>>) -> Self {
+    fn new(list: Vec<Arc<Indicator>>, names: Vec<Arc<Indicator<DomainName>>>) -> Self {
         let mut occurs = [[false; 129]; 2];
         for indicator in &list {
             let family = usize::from(indicator.value.addr().is_ipv6());
@@ -135,64 +165,128 @@ impl IndicatorSet {
         Self {
             by_id: by_id(&list),
             list,
+            names,
             lengths,
         }
     }
 
-    /// The indicator with an id, if it is listed now. For one that is no
-    /// longer, ask [`Catalog::get`].
+    /// The address or prefix with an id, if it is listed now. For one that is
+    /// no longer, ask [`Catalog::get`].
     pub fn get(&self, id: IndicatorId) -> Option<&Indicator> {
         find_id(&self.by_id, id)
     }
 
-    /// All indicators, IPv4 first, in order of value.
+    /// All addresses and prefixes, IPv4 first, in order of value.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Indicator> {
         self.list.iter().map(Arc::as_ref)
     }
 
-    /// How many indicators.
+    /// All names, in order of value. Nothing matches them yet (R8).
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &Indicator<DomainName>> {
+        self.names.iter().map(Arc::as_ref)
+    }
+
+    /// How many addresses and prefixes.
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// No indicator at all.
+    /// No address and no prefix at all.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 }
 
-/// One indicator from the entries that say the same, which are in order of
-/// feed name and line. The id is the catalog's to give. `None` for none.
-fn merged(same: &[(&str, &FeedEntry)]) -> Option<Indicator> {
-    let (_, first) = same.first()?;
-    let mut feeds: Vec<String> = Vec::with_capacity(1);
-    for (name, _) in same {
-        if feeds.last().is_none_or(|last| last != name) {
-            feeds.push((*name).to_owned());
-        }
+/// Names of feeds, each kept once.
+struct Interned(Vec<Arc<str>>);
+
+impl Interned {
+    fn new(feeds: &[Listed<'_>]) -> Self {
+        let mut names: Vec<Arc<str>> = feeds.iter().map(|it| it.feed.into()).collect();
+        names.sort_unstable();
+        names.dedup();
+        Self(names)
     }
-    let entries = || same.iter().map(|(_, entry)| *entry);
-    Some(Indicator {
-        id: IndicatorId(0),
-        value: first.value,
-        qualifier: first.qualifier,
-        feeds,
-        malware: entries().find_map(|entry| entry.malware.clone()),
-        confidence: entries().filter_map(|entry| entry.confidence).max(),
-        first_seen: entries().filter_map(|entry| entry.first_seen).min(),
-        last_seen: entries().filter_map(|entry| entry.last_seen).max(),
-        valid_from: first.valid_from,
-        valid_until: first.valid_until,
-    })
+
+    fn get(&self, name: &str) -> Option<(usize, Arc<str>)> {
+        let at = self.0.binary_search_by(|known| (**known).cmp(name)).ok()?;
+        Some((at, Arc::clone(self.0.get(at)?)))
+    }
 }
 
-fn by_id(list: &[Arc<Indicator>]) -> Vec<Arc<Indicator>> {
+/// The list, what is known now, and the next id.
+type Merged<V> = (Vec<Arc<Indicator<V>>>, Memory<V>, u32);
+
+fn merged<'a, V: Clone + Ord + 'a>(
+    feeds: &Interned,
+    entries: impl Iterator<Item = (&'a str, &'a FeedEntry<V>)>,
+    previous: &Memory<V>,
+    next_id: u32,
+    now: Timestamp,
+) -> Result<Merged<V>, NoIdsLeft> {
+    let mut entries: Vec<(&str, &FeedEntry<V>)> = entries.collect();
+    entries.sort_unstable_by(|(a_name, a), (b_name, b)| {
+        entry_identity(a)
+            .cmp(&entry_identity(b))
+            .then_with(|| a_name.cmp(b_name))
+            .then_with(|| (a.part, a.line).cmp(&(b.part, b.line)))
+            .then_with(|| a.said.cmp(&b.said))
+    });
+    let mut update = previous.update(next_id, now);
+    let mut list = Vec::with_capacity(entries.len());
+    // Most entries of a long list say the same, namely nothing: the last
+    // statement of each feed is shared by those that follow.
+    let mut last: Vec<Option<Arc<Statement>>> = vec![None; feeds.0.len()];
+    for same in entries.chunk_by(|(_, a), (_, b)| entry_identity(a) == entry_identity(b)) {
+        let Some((_, first)) = same.first() else {
+            continue;
+        };
+        let mut statements: Vec<Arc<Statement>> = Vec::with_capacity(same.len());
+        for (feed, entry) in same {
+            let Some((at, feed)) = feeds.get(feed) else {
+                continue;
+            };
+            if statements
+                .iter()
+                .any(|it| it.feed == feed && it.said == entry.said)
+            {
+                continue;
+            }
+            let Some(last) = last.get_mut(at) else {
+                continue;
+            };
+            let statement = match last {
+                Some(last) if last.said == entry.said => Arc::clone(last),
+                _ => {
+                    let said = entry.said.clone();
+                    Arc::clone(last.insert(Arc::new(Statement { feed, said })))
+                }
+            };
+            statements.push(statement);
+        }
+        statements.shrink_to_fit();
+        list.push(update.list(Indicator {
+            // The catalog's to give.
+            id: IndicatorId(0),
+            value: first.value.clone(),
+            qualifier: first.qualifier,
+            valid_from: first.valid_from,
+            valid_until: first.valid_until,
+            statements,
+        })?);
+    }
+    list.shrink_to_fit();
+    let (known, next_id) = update.finish();
+    Ok((list, known, next_id))
+}
+
+fn by_id<V>(list: &[Arc<Indicator<V>>]) -> Vec<Arc<Indicator<V>>> {
     let mut by_id = list.to_vec();
     by_id.sort_by_cached_key(|indicator| indicator.id);
     by_id
 }
 
-fn find_id(by_id: &[Arc<Indicator>], id: IndicatorId) -> Option<&Indicator> {
+fn find_id<V>(by_id: &[Arc<Indicator<V>>], id: IndicatorId) -> Option<&Indicator<V>> {
     let position = by_id
         .binary_search_by_key(&id, |indicator| indicator.id)
         .ok()?;
@@ -205,29 +299,52 @@ pub fn summary(indicator: &Indicator) -> IndicatorSummary {
         id: indicator.id,
         value: indicator.value_text(),
         qualifier: indicator.qualifier,
-        feeds: indicator.feeds.clone(),
-        malware: indicator.malware.clone(),
-        confidence: indicator.confidence,
+        feeds: indicator.feeds().into_iter().map(str::to_owned).collect(),
+        malware: indicator.malware().map(str::to_owned),
+        confidence: indicator.confidence(),
     }
 }
 
 /// What changed from one list to another, each part in order of value.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Diff<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diff<'a, V = IpNet> {
     /// Only the new list has them.
-    pub added: Vec<&'a Indicator>,
+    pub added: Vec<&'a Indicator<V>>,
     /// Only the old list has them.
-    pub removed: Vec<&'a Indicator>,
+    pub removed: Vec<&'a Indicator<V>>,
     /// Both lists have them (value, qualifier and validity agree) and
     /// something else differs: old, new.
-    pub changed: Vec<(&'a Indicator, &'a Indicator)>,
+    pub changed: Vec<(&'a Indicator<V>, &'a Indicator<V>)>,
 }
 
-/// Compares two lists.
+impl<V> Diff<'_, V> {
+    /// Nothing changed.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
+    }
+}
+
+/// Compares the addresses and prefixes of two lists.
 pub fn diff<'a>(old: &'a IndicatorSet, new: &'a IndicatorSet) -> Diff<'a> {
-    let mut diff = Diff::default();
-    let mut olds = old.list.iter().peekable();
-    let mut news = new.list.iter().peekable();
+    difference(&old.list, &new.list)
+}
+
+/// Compares the names of two lists.
+pub fn diff_of_names<'a>(old: &'a IndicatorSet, new: &'a IndicatorSet) -> Diff<'a, DomainName> {
+    difference(&old.names, &new.names)
+}
+
+fn difference<'a, V: Ord>(
+    old: &'a [Arc<Indicator<V>>],
+    new: &'a [Arc<Indicator<V>>],
+) -> Diff<'a, V> {
+    let mut diff = Diff {
+        added: Vec::new(),
+        removed: Vec::new(),
+        changed: Vec::new(),
+    };
+    let mut olds = old.iter().peekable();
+    let mut news = new.iter().peekable();
     loop {
         let order = match (olds.peek(), news.peek()) {
             (None, None) => return diff,

@@ -13,7 +13,8 @@ use jiff::Timestamp;
 use matcher_common::abi::{Counter, HitEvent, InterfaceSettings, Setting};
 use matcher_user::{
     consent::{
-        Answer, ConsentInputs, ConsentModel, ConsentTable, ListKind, ParsedList, PurposeSet, state::List,
+        Answer, ConsentInputs, ConsentModel, ConsentTable, ListKind, ParsedList, PortRun,
+        PurposeSet, state::List,
     },
     kernel::{
         object::Object,
@@ -29,7 +30,7 @@ use matcher_user::{
 };
 
 use crate::{
-    model::{Consent, World},
+    model::{Consent, Sharer, World},
     skip::skip,
 };
 
@@ -189,7 +190,7 @@ pub fn install(tables: &mut Tables, world: &World) -> u64 {
     tables
         .set_spaces(&SpaceTables::one(world.subscribers.iter().copied()))
         .unwrap_or_else(|error| panic!("{error}"));
-    set_consent(tables, &world.consent);
+    set_consent(tables, &world.consent, &world.sharers);
     let compiled = compile(&world.indicators).unwrap_or_else(|error| panic!("{error}"));
     tables
         .load_indicators(&compiled)
@@ -201,25 +202,34 @@ pub fn install(tables: &mut Tables, world: &World) -> u64 {
 ///
 /// # Panics
 /// It cannot be compiled or written.
-pub fn set_consent(tables: &mut Tables, consent: &Consent) {
+pub fn set_consent(tables: &mut Tables, consent: &Consent, sharers: &[Sharer]) {
     let change = tables
-        .set_consent(&consent_entries(consent))
+        .set_consent(&consent_entries(consent, sharers))
         .unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(change.without_room, 0);
 }
 
-fn consent_entries(consent: &Consent) -> ConsentEntries {
+fn consent_entries(consent: &Consent, sharers: &[Sharer]) -> ConsentEntries {
     let lines = match consent {
         Consent::LongestPrefix(entries, default) => {
+            let set = |bits: u32| PurposeSet::from_bits(bits as u8);
+            // Sharers have addresses of their own here.
+            let shared = sharers.iter().map(|sharer| {
+                let (first, last) = sharer.ports;
+                let run = PortRun {
+                    first,
+                    last,
+                    value: set(*default & !sharer.refused),
+                };
+                (sharer.prefix.into(), Answer::new(set(*default), [run]))
+            });
             return ConsentEntries {
                 entries: entries
                     .iter()
-                    .map(|(prefix, allowed)| {
-                        let purposes = PurposeSet::from_bits(*allowed as u8);
-                        ((*prefix).into(), Answer::Whole(purposes))
-                    })
+                    .map(|(prefix, allowed)| ((*prefix).into(), Answer::Whole(set(*allowed))))
+                    .chain(shared)
                     .collect(),
-                default: PurposeSet::from_bits(*default as u8),
+                default: set(*default),
             };
         }
         Consent::Refusals(lines) => lines,
@@ -228,6 +238,17 @@ fn consent_entries(consent: &Consent) -> ConsentEntries {
     for (prefix, refused) in lines {
         let purposes = PurposeSet::from_bits(*refused as u8);
         text.push_str(&format!("{prefix} purposes={purposes}\n"));
+    }
+    for Sharer {
+        prefix,
+        ports: (first, last),
+        refused,
+    } in sharers
+    {
+        let purposes = PurposeSet::from_bits(*refused as u8);
+        text.push_str(&format!(
+            "{prefix} ports={first}-{last} purposes={purposes}\n"
+        ));
     }
     let source: Arc<Path> = Path::new("opt-out").into();
     let read = ParsedList::read(ListKind::OptOut, &source, text.as_bytes());

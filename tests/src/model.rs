@@ -30,10 +30,32 @@ pub struct World {
     pub subscribers: Vec<IpNet>,
     /// Who allows what.
     pub consent: Consent,
+    /// Who holds some ports of addresses, and refuses purposes for these.
+    pub sharers: Vec<Sharer>,
     /// Every C&C entry.
     pub indicators: Vec<Indicator>,
     /// The time that validity is held against.
     pub now: Timestamp,
+}
+
+/// Someone who holds some ports of the addresses of a prefix.
+#[derive(Clone, Debug)]
+pub struct Sharer {
+    /// The addresses.
+    pub prefix: IpNet,
+    /// First and last port.
+    pub ports: (u16, u16),
+    /// Bits of [`purposes`].
+    pub refused: u32,
+}
+
+/// What consent says of one end of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Allows,
+    Refuses,
+    /// Someone who shares the address refuses, and who it is cannot be known.
+    Unknown,
 }
 
 /// Who allows what, as bits of [`purposes`].
@@ -152,13 +174,23 @@ impl World {
         if !any_sender && !receivers.contains(&true) {
             return unmatched(Counter::Transit);
         }
-        let refused = layers.iter().any(|layer| {
-            [layer.addresses.0, layer.addresses.1]
-                .into_iter()
-                .any(|end| self.is_subscriber(end) && self.allowed(end) & purposes::DETECT == 0)
-        });
-        if refused {
+        let asked: Vec<Asked> = layers
+            .iter()
+            .flat_map(|layer| {
+                let (source, destination) = layer.addresses;
+                [
+                    (source, layer.ports.map(|ports| ports.0)),
+                    (destination, layer.ports.map(|ports| ports.1)),
+                ]
+            })
+            .filter(|(end, _)| self.is_subscriber(*end))
+            .map(|(end, port)| self.ask(end, port))
+            .collect();
+        if asked.contains(&Asked::Refuses) {
             return unmatched(Counter::OptedOut);
+        }
+        if asked.contains(&Asked::Unknown) {
+            return unmatched(Counter::SharedAddress);
         }
 
         let mut answer = unmatched(Counter::NoMatch);
@@ -203,7 +235,25 @@ impl World {
             .any(|prefix| covers(prefix, address))
     }
 
-    /// The purposes that an address allows.
+    /// Whether the holder of this port of the address allows detection.
+    fn ask(&self, address: IpAddr, port: Option<u16>) -> Asked {
+        if self.allowed(address) & purposes::DETECT == 0 {
+            return Asked::Refuses;
+        }
+        let refused = self.sharers.iter().any(|sharer| {
+            let (first, last) = sharer.ports;
+            covers(&sharer.prefix, address)
+                && sharer.refused & purposes::DETECT != 0
+                && port.is_none_or(|port| (first..=last).contains(&port))
+        });
+        match (refused, port) {
+            (false, _) => Asked::Allows,
+            (true, Some(_)) => Asked::Refuses,
+            (true, None) => Asked::Unknown,
+        }
+    }
+
+    /// The purposes that an address allows, whoever shares it.
     pub fn allowed(&self, address: IpAddr) -> u32 {
         match &self.consent {
             Consent::Refusals(lines) => lines

@@ -10,6 +10,7 @@
 //! | [`NO_DETECT`], [`NO_DETECT6`] | 203.0.113.71, 2001:db8:171::/48 | everything but detection |
 //! | [`ONLY_DETECT`] | 203.0.113.70 | detection alone |
 //! | [`IN_REFUSING_RANGE`] | 203.0.113.128/25 | nothing |
+//! | [`SHARED`] | 203.0.113.80 | nothing for ports 1024 to 2047, else everything |
 //! | [`BACK_IN`] | 203.0.113.200 inside that range | everything |
 //! | [`HOSTING`], [`HOSTING6`] | consenting subscribers who are listed as C&C themselves | everything |
 //! | [`STRANGER`], [`STRANGER6`] | neither subscriber nor listed | |
@@ -35,7 +36,7 @@ use matcher_user::{
 pub use self::listed::{id, indicators};
 use crate::{
     frames::Frame,
-    model::{ALL_PURPOSES, Answer, Consent, Hit, Layer, Packet, World},
+    model::{ALL_PURPOSES, Answer, Consent, Hit, Layer, Packet, Sharer, World},
 };
 
 /// A consenting subscriber.
@@ -64,6 +65,9 @@ pub const BACK_IN: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 200);
 pub const HOSTING: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 99);
 /// A consenting subscriber whose machine is a C&C server.
 pub const HOSTING6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x99);
+/// An address of several subscribers, of whom the one with ports 1024 to 2047
+/// refuses everything.
+pub const SHARED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 80);
 /// No subscriber, not listed.
 pub const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// No subscriber, not listed.
@@ -194,6 +198,11 @@ pub fn standard_world(conditions: &Conditions) -> World {
             ],
             ALL_PURPOSES,
         ),
+        sharers: vec![Sharer {
+            prefix: host(SHARED.into()),
+            ports: (1024, 2047),
+            refused: ALL_PURPOSES,
+        }],
         indicators: indicators(),
         now: now(),
     }
@@ -209,18 +218,7 @@ pub fn now() -> Timestamp {
 
 /// An entry without limits.
 pub fn indicator(id: u32, value: IpNet) -> Indicator {
-    Indicator {
-        id: IndicatorId(id),
-        value,
-        qualifier: Qualifier::default(),
-        feeds: vec!["table".into()],
-        malware: None,
-        confidence: None,
-        first_seen: None,
-        last_seen: None,
-        valid_from: None,
-        valid_until: None,
-    }
+    Indicator::bare(IndicatorId(id), value, "table")
 }
 
 /// A case being written; [`Draft::exit`] or [`Draft::hit`] ends it.

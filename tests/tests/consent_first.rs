@@ -25,6 +25,7 @@ use matcher_user::{
         ring::Ring,
         tables::Tables,
     },
+    tables::spaces::SpaceTables,
 };
 
 /// Packets of the table that are hits, by description: both directions, both
@@ -271,11 +272,13 @@ fn a_subscriber_stays_one_while_the_subscriber_space_is_rewritten() {
         let (sender, mut tables) = parted(&[to.into()]);
         let spaces = spaces.map(|space| space.map(|prefix| prefix.parse::<IpNet>().unwrap()));
         let mut turn = 0;
-        tables.set_subscribers(&spaces[0]).unwrap();
+        tables.set_spaces(&SpaceTables::one(spaces[0])).unwrap();
         let mut tally = Tally::start(&tables);
         meanwhile(sender, &frame_between(from, to), || {
             turn += 1;
-            tables.set_subscribers(&spaces[turn % 2]).unwrap();
+            tables
+                .set_spaces(&SpaceTables::one(spaces[turn % 2]))
+                .unwrap();
         });
         let counts = tally.take(&tables);
         assert!(matches!(counts[..], [(Counter::OptedOut, _)]), "{counts:?}");
@@ -308,7 +311,7 @@ fn an_opt_out_holds_while_the_consent_table_is_rewritten() {
     meanwhile(sender, &frame_between(HOSTING, BOB), || {
         turn += 1;
         let consent = consents[turn % consents.len()].clone();
-        kernel::set_consent(&mut tables, &consent);
+        kernel::set_consent(&mut tables, &consent, &[]);
     });
     let counts = tally.take(&tables);
     assert!(matches!(counts[..], [(Counter::OptedOut, _)]), "{counts:?}");

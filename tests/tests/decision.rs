@@ -257,6 +257,7 @@ fn on_random_packets_in_random_worlds_the_kernel_agrees_with_the_model() {
             assert!(count > WORLDS * PACKETS / 100, "{verdict:?} {count} times");
         }
         assert!(port_unknown > 100);
+        assert!(verdicts.get(&Counter::SharedAddress) > Some(&100));
     }
 }
 

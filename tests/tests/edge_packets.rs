@@ -101,7 +101,10 @@ edge! {
     total_length_0_of_big_tcp:
         "total length 0, as segmentation offload leaves it",
         "payload length 0, as segmentation offload leaves it";
-    jumbograms: "a jumbogram", "a jumbogram that needs not be one";
+    jumbograms:
+        "a jumbogram", "a jumbogram that needs not be one",
+        "payload length 0 and hop-by-hop options without a jumbo payload";
+    an_extension_header_has_eight_bytes_at_least: "six bytes of a fragment header";
 
     // Tunnels.
     tunnel_4in6_ds_lite:
@@ -124,7 +127,11 @@ edge! {
         "L2TP with PPP: wholesale access", "L2TP with a length", "L2TP with sequence numbers",
         "L2TP with an offset", "L2TP's control messages are plain UDP",
         "L2TPv3 hides where its packet starts", "L2TPv3 above IP";
-    tunnel_vxlan: "VXLAN", "what goes to VXLAN's port and is none is plain UDP";
+    tunnel_mpls_over_udp: "MPLS over UDP";
+    tunnel_pim_register: "a PIM Register carries a sender's packet", "PIM between routers";
+    tunnel_vxlan:
+        "VXLAN", "VXLAN-GPE with Ethernet in it", "VXLAN-GPE with something else in it",
+        "what goes to VXLAN's port and is none is plain UDP";
     tunnel_geneve: "Geneve with options, and Ethernet in it", "Geneve with IP in it";
     tunnel_gtp_u:
         "GTP-U", "GTP-U with a sequence number and extension headers",
@@ -152,6 +159,16 @@ edge! {
     dccp: "DCCP";
     icmp_errors_quote_is_not_matched: "an ICMP error that quotes a packet to a listed host";
     icmpv6_errors_quote_is_not_matched: "an ICMPv6 error that quotes a packet to a listed host";
+
+    // Shared addresses.
+    the_boundary_ports_of_an_opted_out_sharer:
+        "the last port before an opted-out sharer's", "the first port of an opted-out sharer",
+        "the last port of an opted-out sharer", "the first port after an opted-out sharer's";
+    without_a_port_one_opted_out_sharer_is_enough:
+        "ICMP of an address with an opted-out sharer",
+        "ESP of an address with an opted-out sharer",
+        "a later fragment of an address with an opted-out sharer",
+        "GRE of an address with an opted-out sharer";
 
     // Two-sided cases.
     both_ends_are_subscribers:

@@ -29,6 +29,7 @@ pub(super) mod header {
     pub(in crate::parse) const GENEVE: u32 = 13;
     pub(in crate::parse) const GTP_U: u32 = 14;
     pub(in crate::parse) const GTP_U_EXTENSION: u32 = 15;
+    pub(in crate::parse) const PIM: u32 = 16;
 }
 
 /// The place in the packet, and what the headers so far say of what follows.

@@ -103,7 +103,7 @@ pub(super) fn ipv6<F: Frame + ?Sized>(
 /// header gives the length of everything that follows the IPv6 header.
 #[inline(always)]
 fn jumbo_payload<F: Frame + ?Sized>(frame: &F, cursor: &mut Cursor) -> Result<(), Unparsed> {
-    let Some([_, _, option, option_len, l0, l1, l2, l3]) = cursor.peek::<_, 8>(frame, IPV6_LEN)
+    let Some([_, units, option, option_len, l0, l1, l2, l3]) = cursor.peek::<_, 8>(frame, IPV6_LEN)
     else {
         return Err(Unparsed::ExtensionHeaders);
     };
@@ -113,6 +113,10 @@ fn jumbo_payload<F: Frame + ?Sized>(frame: &F, cursor: &mut Cursor) -> Result<()
             return Err(Unparsed::MalformedIp);
         }
         cursor.end_at((cursor.offset + IPV6_LEN).saturating_add(length));
+    } else if units == 0 {
+        // RFC 2675 section 3: without that option, for which a longer header
+        // would have room behind others, it is an error.
+        return Err(Unparsed::MalformedIp);
     }
     Ok(())
 }

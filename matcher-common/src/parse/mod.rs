@@ -143,7 +143,11 @@ pub fn parse_plain<F: Frame + ?Sized>(frame: &F, packet: &mut Packet) -> bool {
         header::IPV6 => ip::ipv6(frame, &mut cursor, packet),
         _ => return false,
     };
-    network.is_ok() && upper::upper(frame, &mut cursor, packet).is_ok() && cursor.is_done()
+    network.is_ok()
+        && upper::upper(frame, &mut cursor, packet).is_ok()
+        && cursor.is_done()
+        // Ports that this frame does not show may lie where the whole one does.
+        && !upper::misses_ports(&cursor, packet)
 }
 
 /// Reads one header, and moves the cursor behind it. To be called until
@@ -173,6 +177,7 @@ pub fn step<F: Frame + ?Sized>(
         header::GENEVE => tunnel::geneve(frame, cursor),
         header::GTP_U => tunnel::gtp_u(frame, cursor),
         header::GTP_U_EXTENSION => tunnel::gtp_u_extension(frame, cursor),
+        header::PIM => tunnel::pim(frame, cursor),
         _ => {
             cursor.next = header::DONE;
             Ok(())

@@ -21,8 +21,12 @@ mod port {
     pub(super) const VXLAN: u16 = 4789;
     /// VXLAN as Linux sends it unless told otherwise.
     pub(super) const VXLAN_LINUX: u16 = 8472;
+    /// VXLAN with the protocol of what follows (draft-ietf-nvo3-vxlan-gpe).
+    pub(super) const VXLAN_GPE: u16 = 4790;
     /// Geneve, RFC 8926 section 3.3.
     pub(super) const GENEVE: u16 = 6081;
+    /// MPLS, RFC 7510 section 3.
+    pub(super) const MPLS: u16 = 6635;
 }
 
 const UDP_LEN: u32 = 8;
@@ -38,19 +42,22 @@ pub(super) fn over_udp<F: Frame + ?Sized>(
     let next = match destination {
         port::L2TP => header::L2TP,
         port::GTP_U => header::GTP_U,
-        port::VXLAN | port::VXLAN_LINUX => header::VXLAN,
+        port::VXLAN | port::VXLAN_LINUX | port::VXLAN_GPE => header::VXLAN,
         port::GENEVE => header::GENEVE,
+        port::MPLS => {
+            cursor.tunnel = Tunnel::MplsInIp as u32;
+            header::MPLS
+        }
         // An answer goes to whatever port asked.
         _ if source == port::L2TP => header::L2TP,
         _ => return,
     };
-    let Some([l0, l1]) = cursor.peek::<_, 2>(frame, 4) else {
-        return;
-    };
-    let length = u32::from(u16::from_be_bytes([l0, l1]));
-    // 0: segmentation left to the NIC, or a jumbogram (RFC 2675 section 4).
-    if length >= UDP_LEN {
-        cursor.end_at(cursor.offset + length);
+    if let Some([l0, l1]) = cursor.peek::<_, 2>(frame, 4) {
+        let length = u32::from(u16::from_be_bytes([l0, l1]));
+        // 0: segmentation left to the NIC, or a jumbogram (RFC 2675 section 4).
+        if length >= UDP_LEN {
+            cursor.end_at(cursor.offset + length);
+        }
     }
     cursor.advance(UDP_LEN, next);
 }
@@ -160,11 +167,20 @@ pub(super) fn l2tp<F: Frame + ?Sized>(frame: &F, cursor: &mut Cursor) -> Result<
     Ok(())
 }
 
-/// RFC 7348 section 5. All bits but one are reserved and ignored.
+/// RFC 7348 section 5. All bits but one are reserved and ignored, but the one
+/// that says that something else than Ethernet follows (draft-ietf-nvo3-vxlan-gpe):
+/// what that is is not read.
 #[inline(always)]
 pub(super) fn vxlan<F: Frame + ?Sized>(frame: &F, cursor: &mut Cursor) -> Result<(), Unparsed> {
     const VALID: u8 = 0x08;
+    const NEXT_PROTOCOL: u8 = 0x04;
+    const ETHERNET: u8 = 3;
     match cursor.peek::<_, 8>(frame, 0) {
+        Some([flags, _, _, next, ..])
+            if flags & NEXT_PROTOCOL != 0 && flags & VALID != 0 && next != ETHERNET =>
+        {
+            Err(Unparsed::Tunnel)
+        }
         Some([flags, ..]) if flags & VALID != 0 => {
             enter(cursor, Tunnel::Vxlan, 8, header::ETHERNET);
             Ok(())
@@ -260,4 +276,16 @@ fn gtp_u_payload<F: Frame + ?Sized>(frame: &F, cursor: &mut Cursor) -> Result<()
         _ => return Err(Unparsed::Tunnel),
     };
     Ok(())
+}
+
+/// RFC 7761 section 4.9: a Register carries a packet of whoever sends to the
+/// group, which is not read. All else is between routers.
+#[inline(always)]
+pub(super) fn pim<F: Frame + ?Sized>(frame: &F, cursor: &mut Cursor) -> Result<(), Unparsed> {
+    /// Version 2, type 1.
+    const REGISTER: u8 = 0x21;
+    match cursor.peek::<_, 1>(frame, 0) {
+        Some([REGISTER]) => Err(Unparsed::Tunnel),
+        _ => plain(cursor),
+    }
 }

@@ -43,6 +43,8 @@ pub mod protocol {
     pub const ETHERIP: u8 = 97;
     /// Encapsulation header, RFC 1241.
     pub const ENCAP: u8 = 98;
+    /// PIM, RFC 7761.
+    pub const PIM: u8 = 103;
     /// L2TPv3, RFC 3931.
     pub const L2TPV3: u8 = 115;
     /// SCTP, RFC 9260.
@@ -109,6 +111,7 @@ const fn kind(number: u8) -> Kind {
         | protocol::IPIP
         | protocol::ETHERIP
         | protocol::ENCAP
+        | protocol::PIM
         | protocol::L2TPV3
         | protocol::MPLS
         | protocol::ETHERNET => (TUNNEL, 0, 0),
@@ -179,8 +182,9 @@ fn skip_extension<F: Frame + ?Sized>(
     if kind.fragment_mask != 0 && cursor.jumbo != 0 {
         return Err(Unparsed::MalformedIp);
     }
-    let [next, units, high, low] = cursor
-        .peek::<_, 4>(frame, 0)
+    // RFC 8200 section 4: each is a multiple of eight octets long.
+    let [next, units, high, low, ..] = cursor
+        .peek::<_, 8>(frame, 0)
         .ok_or(Unparsed::ExtensionHeaders)?;
     let length = 8 + u32::from(units) * u32::from(kind.unit);
     // Before anything of it is believed: it may be padding.
@@ -206,6 +210,10 @@ fn enter(cursor: &mut Cursor) -> Result<(), Unparsed> {
         return Err(Unparsed::TunnelFragment);
     }
     let in_ipv4 = cursor.ip_version == 4;
+    if cursor.protocol as u8 == protocol::PIM {
+        cursor.next = header::PIM;
+        return Ok(());
+    }
     let (tunnel, next) = match cursor.protocol as u8 {
         protocol::IPV4 | protocol::IPIP if in_ipv4 => (Tunnel::Ip4In4, header::IPV4),
         protocol::IPV4 | protocol::IPIP => (Tunnel::Ip4In6, header::IPV4),
@@ -220,6 +228,14 @@ fn enter(cursor: &mut Cursor) -> Result<(), Unparsed> {
     cursor.tunnel = tunnel as u32;
     cursor.next = next;
     Ok(())
+}
+
+/// Whether the protocol has ports, and they were not read.
+#[inline(always)]
+pub(super) fn misses_ports(cursor: &Cursor, packet: &Packet) -> bool {
+    kind_of(cursor.protocol as u8).flags & PORTS != 0
+        && cursor.fragment_offset == 0
+        && packet.layers[0].has_ports == 0
 }
 
 #[inline(always)]

@@ -6,7 +6,7 @@
 //!   each of two words of one line, so that a look-up is one cache miss.
 //! - **prefixes**: the same for prefixes that were cut or spread to one of at
 //!   most [`MAX_LEVELS`] lengths; one line a length in use.
-//! - **gate**: a bit for each hash of the first bits of an address. Where it
+//! - **gate**: two bits of a word for the first bits of an address. Where one
 //!   is clear no prefix lies, and none is asked for: that is so for nearly
 //!   all addresses, as prefixes are few beside hosts.
 //! - **direct**: one bit for each value of the first 16 bits of an address,
@@ -17,7 +17,7 @@
 //! without a lock, and is in force with the last of them.
 
 use super::{
-    Lines,
+    LINE_WORDS, Lines,
     hash::{self, Seeds},
 };
 
@@ -38,7 +38,7 @@ pub mod head {
     pub const PREFIXES: u32 = 5;
     /// First line of the direct part.
     pub const DIRECT: u32 = 6;
-    /// Bits of the gate; above 32 bits: its first line.
+    /// Words of the gate; above 32 bits: its first line.
     pub const GATE: u32 = 7;
 }
 
@@ -57,7 +57,7 @@ pub mod parts {
 pub const DIRECT_BITS: u32 = 16;
 
 /// First bits of an IPv4 address that the gate goes by.
-pub const GATE_LEVEL_V4: u32 = 20;
+pub const GATE_LEVEL_V4: u32 = 22;
 /// First bits of an IPv6 address that the gate goes by.
 pub const GATE_LEVEL_V6: u32 = 32;
 
@@ -102,12 +102,13 @@ const fn probe_of(hash: u64, lines: u32) -> Probe {
     }
 }
 
-/// The bit of an address in a gate of `bits` bits.
+/// The word of an address in a gate of `words` words, and its bits there.
 #[inline(always)]
-pub const fn gate(seeds: Seeds, high: u64, v6: bool, bits: u32) -> u32 {
+pub const fn gate(seeds: Seeds, high: u64, v6: bool, words: u32) -> (u32, u64) {
     let level = if v6 { GATE_LEVEL_V6 } else { GATE_LEVEL_V4 };
     let hash = hash::short(seeds, high, level);
-    (((hash >> 32) * bits as u64) >> 32) as u32
+    let bits = (1 << ((hash >> 26) & 63)) | (1 << ((hash >> 20) & 63));
+    ((((hash >> 32) * words as u64) >> 32) as u32, bits)
 }
 
 #[inline(always)]
@@ -163,10 +164,10 @@ fn maybe<T: Lines, const V6: bool>(image: &T, high: u64, low: u64) -> bool {
     }
     if used & parts::GATE != 0 {
         let part = image.word(head, head::GATE);
-        let bit = gate(seeds, high, V6, part as u32);
+        let (word, bits) = gate(seeds, high, V6, part as u32);
         let first = (part >> 32) as u32;
-        match image.line(first.wrapping_add(bit >> 9)) {
-            Some(line) if image.word(line, bit >> 6) >> (bit & 63) & 1 == 0 => return false,
+        match image.line(first.wrapping_add(word / LINE_WORDS)) {
+            Some(line) if image.word(line, word) & bits != bits => return false,
             _ => {}
         }
     }

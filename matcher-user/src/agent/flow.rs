@@ -14,7 +14,7 @@ use crate::{
     aggregate::{Aggregator, Cursor, Finding, Policy},
     candidate::{Candidate, CandidateId},
     clock::WallOffset,
-    consent::ConsentTable,
+    consent::{ConsentTable, Purpose},
     drain::Names,
     hit::{Hit, SubscriberAddress},
     indicator::IndicatorId,
@@ -237,6 +237,10 @@ impl Flow {
 
     /// Erases what was recorded of subscribers who refuse now (R2).
     pub(super) fn forget_refusing(&mut self, consent: &ConsentTable) -> Result<(), InstanceError> {
+        // Then no record has to be read.
+        if consent.refused(Purpose::Detect).is_empty() {
+            return Ok(());
+        }
         let mut addresses = BTreeSet::new();
         let erased = self.store.erase_hits(|hit| {
             let refused = refuses(consent, hit);

@@ -367,6 +367,7 @@ fn policy(config: &Config) -> Policy {
     Policy {
         require_two_way: config.candidates.require_two_way,
         min_contacts: config.candidates.min_contacts,
+        quality: config.guards.notify,
         retention: config.retention.hits,
     }
 }

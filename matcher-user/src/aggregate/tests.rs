@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     hit::{Endpoint, IndicatorSummary},
-    indicator::{IndicatorId, Qualifier},
+    indicator::{IndicatorId, Qualifier, Quality},
     protocol::Protocol,
 };
 
@@ -19,6 +19,7 @@ fn policy() -> Policy {
     Policy {
         require_two_way: true,
         min_contacts: 1,
+        quality: Quality::ANY,
         retention: 30 * DAY,
     }
 }
@@ -202,6 +203,20 @@ fn packets_without_ports_pair_by_addresses_and_protocol() {
     assert_eq!(findings.len(), 1);
     assert_eq!(findings[0].ports, Vec::<u16>::new());
     assert_eq!(findings[0].remotes[0].port, None);
+}
+
+#[test]
+fn a_doubtful_indicator_is_no_finding() {
+    let hits = [outbound(0, 1), inbound(40, 1)];
+    assert_eq!(observed(policy(), &hits).findings().len(), 1);
+    let two_feeds = Policy {
+        quality: Quality {
+            min_feeds: 2,
+            min_confidence: 0,
+        },
+        ..policy()
+    };
+    assert_eq!(observed(two_feeds, &hits).findings(), []);
 }
 
 #[test]

@@ -179,13 +179,28 @@ pub(super) enum Feed {
     },
     /// Say which entries cover an address, and why they match or not
     Lookup {
-        /// The address, with a port or without
+        /// The address, with a port or without; or a name
         #[arg(value_name = "ADDR[:PORT]")]
         address: String,
         /// Look in these instead of in what is loaded
         #[arg(long = "feed", value_name = "FORMAT:PATH")]
         feeds: Vec<String>,
         /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say what loading the feeds would change; changes nothing
+    Diff {
+        /// Compare with these instead of with the configured feeds
+        #[arg(long = "feed", value_name = "FORMAT:PATH")]
+        feeds: Vec<String>,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say how old each feed is, what of it is in force, and how its last load went
+    List {
+        /// One JSON list
         #[arg(long)]
         json: bool,
     },

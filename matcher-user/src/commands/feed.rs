@@ -1,17 +1,21 @@
-//! `matcher feed check` and `matcher feed lookup`.
+//! `matcher feed check`, `lookup`, `diff` and `list`.
 
 use std::path::Path;
 
 use jiff::Timestamp;
 use matcher_user::{
+    config::GuardConfig,
     feeds::{
-        self, DEFAULT_MAX_BAD_SHARE, FeedEntry, FeedSource, Guards, LoadedFeed, address_and_port,
+        self, FeedOutcome, FeedOutcomes, FeedSource, Guards, LoadedFeed, ValueError,
+        address_and_port,
     },
     hit::Endpoint,
-    indicators::{Catalog, IndicatorSet, report},
+    indicator::DomainName,
+    indicators::{Catalog, IndicatorSet, Listed, report},
     instance::{Answer, Instance, InstanceError, parse_sources},
     subscribers::SubscriberSpace,
 };
+use serde::Serialize;
 
 use super::{cli::Feed, print};
 
@@ -23,26 +27,42 @@ pub(super) fn feed(config: Option<&Path>, command: Feed) -> anyhow::Result<u8> {
             feeds,
             json,
         } => lookup(config, &address, &feeds, json),
+        Feed::Diff { feeds, json } => diff(config, &feeds, json),
+        Feed::List { json } => list(config, json),
     }
 }
 
-/// Guards of the configuration, or the usual ones without.
-fn guards(config: Option<&Path>) -> anyhow::Result<Guards> {
-    let mut guards = Guards::default();
-    if let Some(path) = config {
-        let instance = Instance::of_config(path)?;
-        let config = instance.config()?;
-        let space = SubscriberSpace::load(
+/// The guards of the configuration, or the usual ones without.
+struct Judged {
+    guards: Guards,
+    max_bad_share: f64,
+}
+
+fn guards(config: Option<&Path>) -> anyhow::Result<Judged> {
+    let Some(path) = config else {
+        return Ok(Judged {
+            guards: Guards::default(),
+            max_bad_share: GuardConfig::default().max_bad_share,
+        });
+    };
+    let instance = Instance::of_config(path)?;
+    Ok(Judged {
+        guards: guards_of(&instance)?,
+        max_bad_share: instance.config()?.guards.max_bad_share,
+    })
+}
+
+/// The guards of an instance, with the subscriber space of its files.
+fn guards_of(instance: &Instance) -> anyhow::Result<Guards> {
+    let space = match &instance.config {
+        None => SubscriberSpace::default(),
+        Some(config) => SubscriberSpace::load(
             config.subscribers.prefixes.iter().copied(),
             &config.subscribers.files,
         )
-        .map_err(InstanceError::from)?;
-        guards.min_prefix_len_v4 = config.guards.min_prefix_len_v4;
-        guards.min_prefix_len_v6 = config.guards.min_prefix_len_v6;
-        guards.own_prefixes.clone_from(&config.guards.own_prefixes);
-        guards.own_prefixes.extend(space.prefixes());
-    }
-    Ok(guards)
+        .map_err(InstanceError::from)?,
+    };
+    Ok(instance.guards_with(space.prefixes().iter().copied())?)
 }
 
 fn source(text: &str) -> anyhow::Result<FeedSource> {
@@ -53,21 +73,41 @@ fn source(text: &str) -> anyhow::Result<FeedSource> {
 
 fn check(config: Option<&Path>, feed: &str, json: bool) -> anyhow::Result<u8> {
     let source = source(feed)?;
-    let guards = guards(config)?;
+    let Judged {
+        guards,
+        max_bad_share,
+    } = guards(config)?;
     let mut feed = LoadedFeed::read(&source)?;
     feed.guard(&guards);
     let mut answer = Answer::default();
     if json {
-        answer.say(feeds::report::check_json(&feed, DEFAULT_MAX_BAD_SHARE).trim_end());
+        answer.say(feeds::report::check_json(&feed, max_bad_share).trim_end());
     } else {
         answer
             .out
-            .push_str(&feeds::report::check_text(&feed, DEFAULT_MAX_BAD_SHARE));
+            .push_str(&feeds::report::check_text(&feed, max_bad_share));
     }
-    if feed.usable(DEFAULT_MAX_BAD_SHARE).is_err() {
+    if feed.usable(max_bad_share).is_err() {
         answer.exit = 1;
     }
     print(&answer)
+}
+
+/// What `feed lookup` is asked for.
+enum Asked {
+    Endpoint(Endpoint),
+    Name(DomainName),
+}
+
+fn asked(text: &str) -> Result<Asked, InstanceError> {
+    match address_and_port(text) {
+        Ok((ip, port)) => Ok(Asked::Endpoint(Endpoint { ip, port })),
+        Err(error @ ValueError::Name(_)) => match text.trim().parse() {
+            Ok(name) => Ok(Asked::Name(name)),
+            Err(_) => Err(InstanceError::Usage(format!("{text}: {error}"))),
+        },
+        Err(error) => Err(InstanceError::Usage(format!("{text}: {error}"))),
+    }
 }
 
 fn lookup(
@@ -76,21 +116,21 @@ fn lookup(
     feeds: &[String],
     json: bool,
 ) -> anyhow::Result<u8> {
-    let (ip, port) = address_and_port(address)
-        .map_err(|error| InstanceError::Usage(format!("{address}: {error}")))?;
+    let asked = asked(address)?;
     let set = if feeds.is_empty() {
         loaded(config)?
     } else {
         read(config, feeds)?
     };
-    let asked = Endpoint { ip, port };
     let now = Timestamp::now();
+    let said = match (&asked, json) {
+        (Asked::Endpoint(asked), true) => report::lookup_json(&set, *asked, now),
+        (Asked::Endpoint(asked), false) => report::lookup_text(&set, *asked, now),
+        (Asked::Name(name), true) => report::name_lookup_json(&set, name),
+        (Asked::Name(name), false) => report::name_lookup_text(&set, name),
+    };
     let mut answer = Answer::default();
-    if json {
-        answer.say(report::lookup_json(&set, asked, now).trim_end());
-    } else {
-        answer.out.push_str(&report::lookup_text(&set, asked, now));
-    }
+    answer.say(said.trim_end());
     print(&answer)
 }
 
@@ -108,19 +148,177 @@ fn loaded(config: Option<&Path>) -> anyhow::Result<IndicatorSet> {
 }
 
 fn read(config: Option<&Path>, feeds: &[String]) -> anyhow::Result<IndicatorSet> {
-    let guards = guards(config)?;
-    let mut read: Vec<(String, Vec<FeedEntry>)> = Vec::new();
+    let Judged {
+        guards,
+        max_bad_share,
+    } = guards(config)?;
+    let mut read: Vec<LoadedFeed> = Vec::new();
     for source in parse_sources(feeds)? {
         let mut feed = LoadedFeed::read(&source)?;
         feed.guard(&guards);
-        feed.usable(DEFAULT_MAX_BAD_SHARE)?;
-        read.push((source.name, feed.entries));
+        feed.usable(max_bad_share)?;
+        read.push(feed);
     }
-    let parts: Vec<(&str, &[FeedEntry])> = read
+    let listed: Vec<Listed<'_>> = read
         .iter()
-        .map(|(name, entries)| (name.as_str(), entries.as_slice()))
+        .map(|feed| Listed {
+            feed: &feed.source.name,
+            entries: &feed.entries,
+            names: &feed.names,
+        })
         .collect();
-    let (set, _) = IndicatorSet::merge(&Catalog::default(), &parts, Timestamp::now())
+    let (set, _) = IndicatorSet::merge(&Catalog::default(), &listed, Timestamp::now())
         .map_err(InstanceError::from)?;
     Ok(set)
+}
+
+/// What loading would change; changes nothing.
+fn diff(config: Option<&Path>, feeds: &[String], json: bool) -> anyhow::Result<u8> {
+    let instance = Instance::open(config)?;
+    let sources = if feeds.is_empty() {
+        instance.config()?.feeds.clone()
+    } else {
+        parse_sources(feeds)?
+    };
+    let guards = guards_of(&instance)?;
+    let mut answer = Answer::default();
+    let prepared = instance.prepare(&guards, &sources, &mut answer)?;
+    if json {
+        // What a load would say of its feeds stands beside it, not in it.
+        answer.out.clear();
+        answer.say(report::diff_json(&prepared.before, &prepared.set));
+    } else {
+        let difference = report::diff_text(&prepared.before, &prepared.set);
+        answer.out.push_str(&difference);
+    }
+    print(&answer)
+}
+
+/// One feed in `feed list`.
+#[derive(Serialize)]
+struct Row<'a> {
+    feed: &'a str,
+    format: String,
+    path: String,
+    /// Addresses and prefixes of it in force.
+    entries: usize,
+    /// Names of it that are kept.
+    names: usize,
+    /// Seconds since the file was changed, when it was read last.
+    file_age_seconds: Option<i64>,
+    last: Option<&'a FeedOutcome>,
+}
+
+fn list(config: Option<&Path>, json: bool) -> anyhow::Result<u8> {
+    let instance = Instance::open(config)?;
+    let catalog = instance.catalog()?;
+    let outcomes = FeedOutcomes::load(&instance.outcomes_path()).map_err(InstanceError::from)?;
+    let now = Timestamp::now();
+    let configured = instance
+        .config
+        .as_ref()
+        .map(|config| config.feeds.as_slice())
+        .unwrap_or_default();
+    let row = |feed: &str, format: String, path: String| (feed.to_owned(), format, path);
+    let mut feeds: Vec<(String, String, String)> = configured
+        .iter()
+        .map(|it| {
+            row(
+                &it.name,
+                it.format.to_string(),
+                it.path.display().to_string(),
+            )
+        })
+        .collect();
+    // Loaded by --feed, beside the configuration.
+    for outcome in &outcomes.0 {
+        if !feeds.iter().any(|(name, ..)| *name == outcome.feed) {
+            feeds.push(row(
+                &outcome.feed,
+                outcome.format.to_string(),
+                outcome.path.display().to_string(),
+            ));
+        }
+    }
+    let rows: Vec<Row<'_>> = feeds
+        .iter()
+        .map(|(feed, format, path)| {
+            let last = outcomes.of(feed);
+            Row {
+                feed,
+                format: format.clone(),
+                path: path.clone(),
+                entries: catalog.listed_by(feed).len(),
+                names: catalog.names_listed_by(feed).len(),
+                file_age_seconds: last
+                    .and_then(|last| last.file_changed)
+                    .map(|changed| now.duration_since(changed).as_secs()),
+                last,
+            }
+        })
+        .collect();
+    let mut answer = Answer::default();
+    if json {
+        answer.say(serde_json::to_string(&rows)?);
+        return print(&answer);
+    }
+    if rows.is_empty() {
+        answer.say("no feed is configured, and none was loaded");
+    }
+    for row in &rows {
+        answer.say(text(row, now));
+    }
+    print(&answer)
+}
+
+fn text(row: &Row<'_>, now: Timestamp) -> String {
+    let Row {
+        feed,
+        format,
+        path,
+        entries,
+        names,
+        ..
+    } = row;
+    let mut text = format!("{feed} ({format}) {path}\n  in force      {entries} entries");
+    if *names > 0 {
+        text += &format!(", {names} names (nothing matches names yet)");
+    }
+    let Some(last) = row.last else {
+        return text + "\n  last result   never loaded";
+    };
+    if let Some(changed) = last.file_changed {
+        text += &format!("\n  file          changed {} ago", age(now, changed));
+    }
+    let ago = age(now, last.at);
+    text += &match &last.error {
+        None => format!(
+            "\n  last result   used {ago} ago: {} of {} lines, {} refused, {} unreadable, {} left out",
+            last.counts.entries + last.counts.names,
+            last.counts.data_lines,
+            last.counts.refused,
+            last.counts.bad,
+            last.counts.left_out
+        ),
+        Some(error) => {
+            let since = last.last_used.map_or_else(
+                || "it was never used".to_owned(),
+                |used| format!("last used {} ago", age(now, used)),
+            );
+            format!("\n  last result   NOT USED {ago} ago ({since}): {error}")
+        }
+    };
+    text
+}
+
+/// As people say it, in its largest unit: `3 h`.
+fn age(now: Timestamp, then: Timestamp) -> String {
+    let seconds = now.duration_since(then).as_secs().max(0);
+    for (length, name) in [(86_400, "days"), (3_600, "hours"), (60, "minutes")] {
+        let whole = seconds / length;
+        if whole >= 2 {
+            return format!("{whole} {name}");
+        }
+    }
+    format!("{seconds} seconds")
 }

@@ -13,21 +13,20 @@ use jiff::Timestamp;
 
 use crate::{
     consent::{ConsentModel, ConsentSources},
-    feeds::{
-        FeedSource,
-        guards::{DEFAULT_MIN_PREFIX_LEN_V4, DEFAULT_MIN_PREFIX_LEN_V6},
-    },
+    feeds::FeedSource,
     nat64::Nat64Prefix,
     subscribers::SpaceSource,
 };
 
 mod diagnostic;
+mod feeds;
 mod interface;
 mod reader;
 mod sections;
 
 pub use self::{
     diagnostic::{ConfigError, Diagnostic, Severity},
+    feeds::GuardConfig,
     interface::{
         AttachMode, Interface, InterfaceArgument, InterfaceArgumentError, InterfaceNameError, Role,
         UnknownName, check_interface_name,
@@ -62,10 +61,32 @@ pub const KEYS: &[&str] = &[
     "feed.name",
     "feed.format",
     "feed.path",
+    "feed.match_attackers",
+    "feed.malware",
+    "feed.confidence",
+    "feed.min_confidence",
+    "feed.max_age",
+    "feed.max_bad_share",
+    "feed.min_remaining_share",
     "guards.min_prefix_len_v4",
     "guards.min_prefix_len_v6",
     "guards.own_prefixes",
     "guards.min_remaining_share",
+    "guards.max_bad_share",
+    "guards.min_confidence",
+    "guards.max_age",
+    "guards.never_match_defaults",
+    "guards.allow_files",
+    "guards.allow.value",
+    "guards.allow.reason",
+    "guards.confirmed.value",
+    "guards.confirmed.by",
+    "guards.confirmed.reason",
+    "guards.confirmed.at",
+    "guards.notify.min_feeds",
+    "guards.notify.min_confidence",
+    "guards.block.min_feeds",
+    "guards.block.min_confidence",
     "tables.max_indicators",
     "tables.max_consent_entries",
     "tables.max_port_ranges",
@@ -178,31 +199,6 @@ impl ConsentConfig {
             exclusions: self.exclusions.clone(),
             notice_since: self.notice_since,
             state_dir,
-        }
-    }
-}
-
-/// What no feed may load, entry by entry and as a whole.
-#[derive(Clone, Debug, PartialEq)]
-pub struct GuardConfig {
-    /// The widest IPv4 prefix, 0-32.
-    pub min_prefix_len_v4: u8,
-    /// The widest IPv6 prefix, 0-128.
-    pub min_prefix_len_v6: u8,
-    /// The operator's own addresses.
-    pub own_prefixes: Vec<IpNet>,
-    /// A feed that shrinks below this share of its last good reading is held
-    /// back, 0.0-1.0.
-    pub min_remaining_share: f64,
-}
-
-impl Default for GuardConfig {
-    fn default() -> Self {
-        Self {
-            min_prefix_len_v4: DEFAULT_MIN_PREFIX_LEN_V4,
-            min_prefix_len_v6: DEFAULT_MIN_PREFIX_LEN_V6,
-            own_prefixes: Vec::new(),
-            min_remaining_share: 0.5,
         }
     }
 }

@@ -99,7 +99,7 @@ impl<'t> Section<'t> {
 
     /// A table below this one; all defaults where it is absent.
     pub(super) fn table(&self, document: &mut Document<'_>, name: &'static str) -> Self {
-        let key = self.below(name);
+        let (whole, key) = keys_of(name);
         let (offset, table) = match self.get(key) {
             None => (self.offset, None),
             Some(value) => {
@@ -107,7 +107,7 @@ impl<'t> Section<'t> {
                 match value.get_ref() {
                     DeValue::Table(table) => (offset, Some(table)),
                     other => {
-                        let message = wrong_type(key, &format!("a table: write [{key}]"), other);
+                        let message = wrong_type(key, &format!("a table: write [{whole}]"), other);
                         document.diagnostics.error(offset, message);
                         (offset, None)
                     }
@@ -121,23 +121,13 @@ impl<'t> Section<'t> {
         }
     }
 
-    /// The last part of the name of a table below this one.
-    fn below(&self, name: &'static str) -> &'static str {
-        name.strip_prefix(self.name)
-            .unwrap_or(name)
-            .trim_end_matches('.')
-    }
-
     /// The tables of an array `[[name]]`.
     pub(super) fn tables(&self, document: &mut Document<'_>, name: &'static str) -> Vec<Self> {
-        let key = self.below(name);
+        let (whole, key) = keys_of(name);
         let Some(value) = self.get(key) else {
             return Vec::new();
         };
-        let form = format!(
-            "a list of tables: write [[{}]] above each",
-            name.trim_end_matches('.')
-        );
+        let form = format!("a list of tables: write [[{whole}]] above each");
         let DeValue::Array(array) = value.get_ref() else {
             let message = wrong_type(key, &form, value.get_ref());
             document.diagnostics.error(value.span().start, message);
@@ -386,6 +376,12 @@ impl<'t> Section<'t> {
         }
         prefixes
     }
+}
+
+/// The name of a table as it is written, and its key in the table around it.
+fn keys_of(name: &'static str) -> (&'static str, &'static str) {
+    let whole = name.trim_end_matches('.');
+    (whole, whole.rsplit('.').next().unwrap_or(whole))
 }
 
 fn read_string(key: &str, value: &DeValue<'_>) -> Result<String, String> {

@@ -9,19 +9,18 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    CandidateConfig, Config, ConfigError, ConsentConfig, ControlConfig, GuardConfig, Paths,
-    RetentionConfig, Severity, SubscriberConfig, TableConfig,
+    CandidateConfig, Config, ConfigError, ConsentConfig, ControlConfig, Paths, RetentionConfig,
+    Severity, SubscriberConfig, TableConfig,
     diagnostic::{Diagnostics, position},
     interface::{AttachMode, Interface, Role, check_interface_name},
     reader::{At, Document, Section},
 };
 use crate::consent::ConsentModel;
-use crate::feeds::{FeedSource, Format};
 use crate::nat64::{MAX_NAT64_PREFIXES, Nat64Prefix};
 use crate::subscribers::{SpaceSource, VlanRange, vlan_spaces};
 
-const MINUTE: Duration = Duration::from_secs(60);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Reads and checks the text of a config.
 pub(super) fn read(
@@ -69,7 +68,7 @@ pub(super) fn read(
     }
 }
 
-struct Walk<'a, E> {
+pub(super) struct Walk<'a, E> {
     /// The config's own folder: relative paths start there.
     folder: &'a Path,
     exists: E,
@@ -87,7 +86,7 @@ impl<E: Fn(&Path) -> bool> Walk<'_, E> {
         let nat64 = nat64(document, &top);
         let consent = self.consent(document, &top);
         let feeds = self.feeds(document, &top);
-        let guards = guards(document, &top);
+        let guards = self.guards(document, &top);
         let tables = tables(document, &top);
         let candidates = candidates(document, &top);
         let retention = retention(document, &top);
@@ -128,7 +127,7 @@ impl<E: Fn(&Path) -> bool> Walk<'_, E> {
     }
 
     /// A path of a file to be read; one that is not there is warned of.
-    fn file(
+    pub(super) fn file(
         &self,
         document: &mut Document<'_>,
         section: &Section<'_>,
@@ -139,7 +138,12 @@ impl<E: Fn(&Path) -> bool> Walk<'_, E> {
         Some(path)
     }
 
-    fn files(&self, document: &mut Document<'_>, section: &Section<'_>, key: &str) -> Vec<PathBuf> {
+    pub(super) fn files(
+        &self,
+        document: &mut Document<'_>,
+        section: &Section<'_>,
+        key: &str,
+    ) -> Vec<PathBuf> {
         let mut files: Vec<PathBuf> = Vec::new();
         for At { offset, value } in section.list(document, key, "file names", |text| {
             Ok(self.folder.join(text))
@@ -318,44 +322,9 @@ impl<E: Fn(&Path) -> bool> Walk<'_, E> {
             deadline,
         })
     }
-
-    fn feeds(&self, document: &mut Document<'_>, top: &Section<'_>) -> Vec<FeedSource> {
-        let mut feeds = Vec::new();
-        let mut names = Names::default();
-        let sections = top.tables(document, "feed.");
-        if !top.has("feed") {
-            document.missing_but_usable(0, "no [[feed]]: there is nothing to match against");
-        }
-        for section in sections {
-            let name = section.string(document, "name");
-            if let Some(name) = &name {
-                names.claim(document, "feed", name);
-            }
-            let format = section.string(document, "format").and_then(|format| {
-                let parsed: Result<Format, _> = format.value.parse();
-                if let Err(error) = &parsed {
-                    document
-                        .diagnostics
-                        .error(format.offset, format!("format: {error}"));
-                }
-                parsed.ok()
-            });
-            let path = self.file(document, &section, "path");
-            require(document, &section, "feed", &["name", "format", "path"]);
-            section.finish(document);
-            if let (Some(name), Some(format), Some(path)) = (name, format, path) {
-                feeds.push(FeedSource {
-                    name: name.value,
-                    format,
-                    path: path.value,
-                });
-            }
-        }
-        feeds
-    }
 }
 
-fn value<T>(at: At<T>) -> T {
+pub(super) fn value<T>(at: At<T>) -> T {
     at.value
 }
 
@@ -368,7 +337,12 @@ fn host_name() -> String {
 }
 
 /// Reports the keys of a repeated table that have no default.
-fn require(document: &mut Document<'_>, section: &Section<'_>, table: &str, keys: &[&str]) {
+pub(super) fn require(
+    document: &mut Document<'_>,
+    section: &Section<'_>,
+    table: &str,
+    keys: &[&str],
+) {
     for key in keys {
         if !section.has(key) {
             document.missing(
@@ -381,12 +355,12 @@ fn require(document: &mut Document<'_>, section: &Section<'_>, table: &str, keys
 
 /// Names that may be used once.
 #[derive(Default)]
-struct Names {
+pub(super) struct Names {
     seen: HashSet<String>,
 }
 
 impl Names {
-    fn claim(&mut self, document: &mut Document<'_>, what: &str, name: &At<String>) {
+    pub(super) fn claim(&mut self, document: &mut Document<'_>, what: &str, name: &At<String>) {
         if !self.seen.insert(name.value.clone()) {
             let message = format!("the {what} {:?} is there twice", name.value);
             document.diagnostics.error(name.offset, message);
@@ -460,29 +434,6 @@ fn warn_of_sources(document: &mut Document<'_>, role: &At<Role>, validated: Opti
         ),
         _ => {}
     }
-}
-
-fn guards(document: &mut Document<'_>, top: &Section<'_>) -> GuardConfig {
-    let section = top.table(document, "guards.");
-    let default = GuardConfig::default();
-    let mut length = |key, most, default| {
-        section
-            .integer(document, key, 0, most)
-            .and_then(|length| u8::try_from(length.value).ok())
-            .unwrap_or(default)
-    };
-    let min_prefix_len_v4 = length("min_prefix_len_v4", 32, default.min_prefix_len_v4);
-    let min_prefix_len_v6 = length("min_prefix_len_v6", 128, default.min_prefix_len_v6);
-    let guards = GuardConfig {
-        min_prefix_len_v4,
-        min_prefix_len_v6,
-        own_prefixes: section.prefixes(document, "own_prefixes"),
-        min_remaining_share: section
-            .share(document, "min_remaining_share")
-            .map_or(default.min_remaining_share, value),
-    };
-    section.finish(document);
-    guards
 }
 
 fn nat64(document: &mut Document<'_>, top: &Section<'_>) -> Vec<Nat64Prefix> {

@@ -69,27 +69,31 @@ fn the_example_has_no_problem_and_the_documented_defaults_are_the_real_ones() {
     );
 }
 
+/// Every key of a table and of those in it, as `table.key`.
+fn keys(table: &toml::Table, before: &str, found: &mut BTreeSet<String>) {
+    for (name, value) in table {
+        let name = format!("{before}{name}");
+        let tables: Vec<&toml::Table> = match value {
+            toml::Value::Table(table) => vec![table],
+            toml::Value::Array(array) => array.iter().filter_map(|item| item.as_table()).collect(),
+            _ => Vec::new(),
+        };
+        if tables.is_empty() {
+            found.insert(name);
+            continue;
+        }
+        for table in tables {
+            keys(table, &format!("{name}."), found);
+        }
+    }
+}
+
 #[test]
 fn the_example_has_every_known_key_and_no_other() {
     let text = example_with_every_key();
     let table: toml::Table = text.parse().unwrap();
     let mut found = BTreeSet::new();
-    for (name, value) in &table {
-        let tables: Vec<&toml::Table> = match value {
-            toml::Value::Table(table) => vec![table],
-            toml::Value::Array(array) => array.iter().filter_map(|item| item.as_table()).collect(),
-            _ => {
-                found.insert(name.clone());
-                continue;
-            }
-        };
-        found.extend(
-            tables
-                .iter()
-                .flat_map(|t| t.keys())
-                .map(|key| format!("{name}.{key}")),
-        );
-    }
+    keys(&table, "", &mut found);
     let known: BTreeSet<String> = KEYS.iter().map(|key| (*key).to_owned()).collect();
     assert_eq!(known, found);
     assert_eq!(known.len(), KEYS.len(), "a key is listed twice");
@@ -99,8 +103,12 @@ fn the_example_has_every_known_key_and_no_other() {
 #[test]
 fn every_known_key_is_read() {
     for key in KEYS {
-        let text = match key.split_once('.') {
-            Some((table @ ("interface" | "feed"), key)) => {
+        let text = match key.rsplit_once('.') {
+            Some((
+                table @ ("interface" | "feed" | "guards.allow" | "guards.confirmed"
+                | "subscribers.space"),
+                key,
+            )) => {
                 format!("[[{table}]]\n{key} = {{ x = 1 }}\n")
             }
             Some((table, key)) => format!("[{table}]\n{key} = {{ x = 1 }}\n"),
@@ -141,6 +149,27 @@ mode = "fast"
 [subscribers]
 prefixes = ["203.0.113.0/24", "203.0.113.7/24", "10.0.0.0/33", 5, "203.0.113.0/24"]
 
+[[subscribers.space]]
+id = 7
+vlans = ["100", "4095", "300-200", "1.2.3"]
+prefixes = ["10.0.0.0/8"]
+
+[[subscribers.space]]
+id = 7
+vlans = ["101"]
+
+[[subscribers.space]]
+id = 0
+vlan = ["102"]
+
+[[subscribers.space]]
+id = 9
+vlans = ["90-110"]
+prefixes = ["10.0.0.0/8"]
+
+[nat64]
+prefixes = ["64:ff9b::/95", "64:ff9b::/96", "10.0.0.0/8"]
+
 [consent]
 model = "opt-out"
 notice_since = 2026-11-01
@@ -150,16 +179,32 @@ deadline = "30s"
 
 [[feed]]
 name = "feodo"
-format = "feodo-json"
+format = "feodo-jsn"
 path = "feodo.csv"
+confidence = 101
+
+[[feed]]
+name = "dshield"
+format = "dshield"
+path = "block.txt"
 
 [guards]
 min_prefix_len_v4 = 33
 min_remaining_share = 1.5
+max_age = "5s"
+allow = [{ value = "192.0.2.7/24", reason = "x" }, { value = "192.0.2.7" }]
+
+[[guards.confirmed]]
+value = "203.0.113.7"
+by = "A. Person"
+
+[guards.notify]
+min_feed = 2
 
 [tables]
 ring_bytes = 100000
 max_indicator = 5
+max_port_ranges = 0
 
 [retention]
 hits = "0d"
@@ -279,6 +324,19 @@ fn times_and_relative_paths_are_read() {
         config.consent.lists,
         [PathBuf::from("/etc/matcher/a"), PathBuf::from("/b")]
     );
+}
+
+#[test]
+fn subscriber_spaces_and_nat64_prefixes_are_read() {
+    let config = parse(&format!(
+        "[[subscribers.space]]\nid = 4294967295\nvlans = [\"100\", \"100.200\"]\nfiles = [\"s\"]\n\
+         [nat64]\nprefixes = [\"64:ff9b::/96\"]\n{LEAST}"
+    ))
+    .unwrap();
+    let space = &config.subscribers.spaces[0];
+    assert_eq!((space.id, space.vlans.len()), (u32::MAX, 2));
+    assert_eq!(space.files, [PathBuf::from("/etc/matcher/s")]);
+    assert_eq!(config.nat64, ["64:ff9b::/96".parse().unwrap()]);
 }
 
 proptest! {

@@ -1,14 +1,15 @@
 //! What may not become an indicator, whatever a feed says.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    FeedEntry, LineProblem, ProblemKind,
+    Allowed, AllowedValue, FeedEntry, FeedPolicy, LineProblem, NEVER_MATCH, ProblemKind,
     bogons::{Bogon, bogon, overlap},
 };
-use crate::indicator::value_text;
+use crate::indicator::{DomainName, Said, value_text};
 
 /// Widest IPv4 prefix by default. The widest that is known from published
 /// lists is a /14 (Spamhaus DROP); two bits more leave room. Whatever is wider
@@ -43,6 +44,31 @@ pub struct Guards {
     /// Entries with a lower confidence are refused (R20); entries whose feed
     /// gives none are not.
     pub min_confidence: Option<u8>,
+    /// Refuse what overlaps [`NEVER_MATCH`].
+    pub never_match_defaults: bool,
+    /// Refuse what overlaps these too.
+    pub allow: Vec<Allowed>,
+    /// Entries in own space that are let through all the same.
+    pub confirmed: Vec<Confirmed>,
+    /// Entries that were last seen longer ago are refused; entries that say
+    /// nothing of it are not.
+    pub max_age: Option<Duration>,
+    /// The time that ages are measured at; without it they are not judged.
+    pub now: Option<Timestamp>,
+}
+
+/// An entry of own space that a person vouches for: this very value is a C&C
+/// server, and is matched until it is taken down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confirmed {
+    /// The entry's value; covers nothing but an entry of the same value.
+    pub value: IpNet,
+    /// Who confirmed it; never empty.
+    pub by: String,
+    /// Why; never empty.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
 }
 
 impl Default for Guards {
@@ -54,6 +80,11 @@ impl Default for Guards {
             min_prefix_len_v4: DEFAULT_MIN_PREFIX_LEN_V4,
             min_prefix_len_v6: DEFAULT_MIN_PREFIX_LEN_V6,
             min_confidence: None,
+            never_match_defaults: true,
+            allow: Vec::new(),
+            confirmed: Vec::new(),
+            max_age: None,
+            now: None,
         }
     }
 }
@@ -69,73 +100,222 @@ impl Guards {
             min_prefix_len_v4: 0,
             min_prefix_len_v6: 0,
             min_confidence: None,
+            never_match_defaults: false,
+            allow: Vec::new(),
+            confirmed: Vec::new(),
+            max_age: None,
+            now: None,
         }
     }
 
-    /// Takes the refused entries out of `entries` and returns why, in order.
+    /// The same guards, with what the operator says of one feed.
+    pub fn for_feed(&self, policy: &FeedPolicy) -> Self {
+        Self {
+            min_confidence: policy.min_confidence.or(self.min_confidence),
+            max_age: policy.max_age.or(self.max_age),
+            ..self.clone()
+        }
+    }
+
+    /// Takes the refused entries out of `entries` and returns why, in order;
+    /// beside them a note for each entry that somebody confirmed.
     pub fn apply(&self, entries: &mut Vec<FeedEntry>) -> Vec<LineProblem> {
-        let own = OwnPrefixes::new(&self.own_prefixes);
+        let judge = Judge::new(self);
+        let mut said = Vec::new();
+        entries.retain(|entry| {
+            let (kind, reason) = match judge.address(entry) {
+                Ok(None) => return true,
+                Ok(Some(confirmed)) => (
+                    ProblemKind::Note,
+                    format!(
+                        "is in the operator's own space; {} confirmed it at {}: {}",
+                        confirmed.by, confirmed.at, confirmed.reason
+                    ),
+                ),
+                Err(refusal) => (ProblemKind::Refused, refusal.to_string()),
+            };
+            said.push(LineProblem {
+                part: entry.part,
+                line: entry.line,
+                kind,
+                reason: format!("{} {reason}", value_text(entry.value)),
+            });
+            kind == ProblemKind::Note
+        });
+        said
+    }
+
+    /// The same for names.
+    pub fn apply_to_names(&self, names: &mut Vec<FeedEntry<DomainName>>) -> Vec<LineProblem> {
+        let judge = Judge::new(self);
         let mut refused = Vec::new();
-        entries.retain(|entry| match self.refusal(entry, &own) {
-            None => true,
-            Some(refusal) => {
+        names.retain(|entry| match judge.name(entry) {
+            Ok(()) => true,
+            Err(refusal) => {
                 refused.push(LineProblem {
+                    part: entry.part,
                     line: entry.line,
                     kind: ProblemKind::Refused,
-                    reason: format!("{} {refusal}", value_text(entry.value)),
+                    reason: format!("{} {refusal}", entry.value),
                 });
                 false
             }
         });
         refused
     }
+}
 
-    fn refusal(&self, entry: &FeedEntry, own: &OwnPrefixes) -> Option<Refusal> {
+/// The guards, made ready for a long list.
+struct Judge<'a> {
+    guards: &'a Guards,
+    own: Prefixes,
+    allowed: Prefixes,
+    /// Entries seen last before this time are too old.
+    oldest: Option<(Timestamp, Duration)>,
+}
+
+impl<'a> Judge<'a> {
+    fn new(guards: &'a Guards) -> Self {
+        let defaults = NEVER_MATCH
+            .iter()
+            .filter(|_| guards.never_match_defaults)
+            .map(|(address, _)| IpNet::from(*address));
+        let allowed = guards
+            .allow
+            .iter()
+            .filter_map(|allowed| match allowed.value {
+                AllowedValue::Prefix(prefix) => Some(prefix),
+                AllowedValue::Name(_) => None,
+            });
+        Self {
+            guards,
+            own: Prefixes::new(guards.own_prefixes.iter().copied()),
+            allowed: Prefixes::new(defaults.chain(allowed)),
+            oldest: guards.now.zip(guards.max_age).and_then(|(now, age)| {
+                let oldest = now.checked_sub(SignedDuration::try_from(age).ok()?).ok()?;
+                Some((oldest, age))
+            }),
+        }
+    }
+
+    /// `Some` for an entry of own space that somebody confirmed.
+    fn address(&self, entry: &FeedEntry) -> Result<Option<&'a Confirmed>, Refusal<'a>> {
         let value = entry.value;
-        if self.refuse_bogons
-            && let Some(bogon) = bogon(value, self.allow_private)
+        if self.guards.refuse_bogons
+            && let Some(bogon) = bogon(value, self.guards.allow_private)
         {
             // A default route overlaps every bogon; its width is the news.
-            return Some(if value.prefix_len() == 0 {
+            return Err(if value.prefix_len() == 0 {
                 Refusal::DefaultRoute
             } else {
                 Refusal::Bogon(bogon)
             });
         }
         let min_len = match value {
-            IpNet::V4(_) => self.min_prefix_len_v4,
-            IpNet::V6(_) => self.min_prefix_len_v6,
+            IpNet::V4(_) => self.guards.min_prefix_len_v4,
+            IpNet::V6(_) => self.guards.min_prefix_len_v6,
         };
         if value.prefix_len() < min_len {
-            return Some(if value.prefix_len() == 0 {
+            return Err(if value.prefix_len() == 0 {
                 Refusal::DefaultRoute
             } else {
                 Refusal::TooWide { min_len }
             });
         }
-        if let Some(own) = own.overlapping(value) {
-            return Some(Refusal::Own(own));
+        if self.allowed.overlapping(value).is_some() {
+            return Err(self.reason_to_allow(value));
         }
-        match (self.min_confidence, entry.confidence) {
-            (Some(least), Some(given)) if given < least => {
-                Some(Refusal::Confidence { given, least })
+        self.quality(&entry.said)?;
+        let Some(own) = self.own.overlapping(value) else {
+            return Ok(None);
+        };
+        let confirmed = &self.guards.confirmed;
+        match confirmed.iter().find(|it| it.value == value) {
+            Some(confirmed) => Ok(Some(confirmed)),
+            None => Err(Refusal::Own(own)),
+        }
+    }
+
+    fn name(&self, entry: &FeedEntry<DomainName>) -> Result<(), Refusal<'a>> {
+        for allowed in &self.guards.allow {
+            if let AllowedValue::Name(name) = &allowed.value
+                && entry.value.is_within(name)
+            {
+                return Err(Refusal::AllowedName {
+                    name,
+                    reason: &allowed.reason,
+                });
             }
-            _ => None,
         }
+        self.quality(&entry.said)
+    }
+
+    fn quality(&self, said: &Said) -> Result<(), Refusal<'a>> {
+        if let (Some(least), Some(given)) = (self.guards.min_confidence, said.confidence)
+            && given < least
+        {
+            return Err(Refusal::Confidence { given, least });
+        }
+        if let (Some((oldest, most)), Some(seen)) =
+            (self.oldest, said.last_seen.or(said.first_seen))
+            && seen < oldest
+        {
+            return Err(Refusal::Stale { seen, most });
+        }
+        Ok(())
+    }
+
+    /// Which of the allowed destinations `value` overlaps, and why it is one.
+    fn reason_to_allow(&self, value: IpNet) -> Refusal<'a> {
+        let own = self
+            .guards
+            .allow
+            .iter()
+            .find_map(|allowed| match allowed.value {
+                AllowedValue::Prefix(prefix) if overlap(prefix, value) => {
+                    Some((prefix, allowed.reason.as_str()))
+                }
+                _ => None,
+            });
+        let default = || {
+            NEVER_MATCH
+                .iter()
+                .map(|(address, what)| (IpNet::from(*address), *what))
+                .find(|(prefix, _)| overlap(*prefix, value))
+        };
+        let (prefix, reason) = own.or_else(default).unwrap_or((value, "allowed"));
+        Refusal::Allowed { prefix, reason }
     }
 }
 
 /// Why an entry is refused; reads on from its value.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-enum Refusal {
+enum Refusal<'a> {
     DefaultRoute,
     Bogon(Bogon),
-    TooWide { min_len: u8 },
+    TooWide {
+        min_len: u8,
+    },
     Own(IpNet),
-    Confidence { given: u8, least: u8 },
+    Allowed {
+        prefix: IpNet,
+        reason: &'a str,
+    },
+    AllowedName {
+        name: &'a DomainName,
+        reason: &'a str,
+    },
+    Confidence {
+        given: u8,
+        least: u8,
+    },
+    Stale {
+        seen: Timestamp,
+        most: Duration,
+    },
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for Refusal<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DefaultRoute => write!(f, "is a default route and would match everything"),
@@ -145,26 +325,41 @@ impl fmt::Display for Refusal {
                 "is wider than the /{min_len} that this configuration allows"
             ),
             Self::Own(own) => write!(f, "overlaps {own}, the operator's own space"),
+            Self::Allowed { prefix, reason } => write!(
+                f,
+                "overlaps {}, which is never matched: {reason}",
+                value_text(*prefix)
+            ),
+            Self::AllowedName { name, reason } => {
+                write!(f, "is within {name}, which is never matched: {reason}")
+            }
             Self::Confidence { given, least } => write!(
                 f,
                 "has confidence {given}, below the {least} that this configuration asks for"
+            ),
+            Self::Stale { seen, most } => write!(
+                f,
+                "was last seen at {seen}, longer ago than the {} days that this configuration \
+                 allows",
+                most.as_secs() / (24 * 60 * 60)
             ),
         }
     }
 }
 
-/// Own prefixes, disjoint and in order, so that a list of a million entries
+/// Prefixes, disjoint and in order, so that a list of a million entries
 /// against thousands of prefixes stays quick.
-struct OwnPrefixes(Vec<IpNet>);
+struct Prefixes(Vec<IpNet>);
 
-impl OwnPrefixes {
-    fn new(prefixes: &[IpNet]) -> Self {
-        let mut disjoint = IpNet::aggregate(&prefixes.iter().map(IpNet::trunc).collect());
+impl Prefixes {
+    fn new(prefixes: impl IntoIterator<Item = IpNet>) -> Self {
+        let prefixes = prefixes.into_iter().map(|it| it.trunc()).collect();
+        let mut disjoint = IpNet::aggregate(&prefixes);
         disjoint.sort_unstable();
         Self(disjoint)
     }
 
-    /// The (first) own prefix, as aggregated, that overlaps `value`.
+    /// The (first) prefix, as aggregated, that overlaps `value`.
     fn overlapping(&self, value: IpNet) -> Option<IpNet> {
         // In order of address, families apart: the candidate is the first that
         // ends at or behind the start of `value`.
@@ -211,258 +406,4 @@ pub fn shrunk(previous: usize, now: usize, min_share: f64) -> Option<Shrunk> {
 }
 
 #[cfg(test)]
-mod tests {
-    use ipnet::{Ipv4Net, Ipv6Net};
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn entry(value: &str) -> FeedEntry {
-        FeedEntry::bare(value.parse().unwrap(), 1)
-    }
-
-    fn judge(guards: &Guards, value: &str) -> Option<String> {
-        guards
-            .apply(&mut vec![entry(value)])
-            .pop()
-            .map(|problem| problem.reason)
-    }
-
-    fn refusals(guards: &Guards, values: &[&str]) -> String {
-        let said = values
-            .iter()
-            .map(|value| judge(guards, value).expect(value));
-        said.collect::<Vec<String>>().join("\n")
-    }
-
-    #[test]
-    fn bogons_and_what_overlaps_them_are_refused() {
-        insta::assert_snapshot!(refusals(
-            &Guards::default(),
-            &[
-                "0.0.0.0/32",
-                "10.1.2.3/32",
-                "100.64.0.0/10",
-                "100.127.255.255/32",
-                "127.0.0.1/32",
-                "169.254.1.1/32",
-                "172.16.0.0/12",
-                "172.31.255.255/32",
-                "192.0.0.8/32",
-                "192.168.0.0/24",
-                "224.0.0.1/32",
-                "239.0.0.0/8",
-                "240.0.0.1/32",
-                "255.255.255.255/32",
-                "192.0.0.0/16",
-                "100.0.0.0/8",
-                "0.0.0.0/0",
-                "::/0",
-                "::/128",
-                "::1/128",
-                "::ffff:192.0.2.7/128",
-                "64:ff9b::c000:207/128",
-                "fe80::1/128",
-                "fc00::/7",
-                "fd12::1/128",
-                "ff02::1/128",
-                "f000::/4",
-                "4000::/32",
-                "100::/64",
-                "5f00::/16",
-            ],
-        ));
-    }
-
-    #[test]
-    fn neighbours_of_bogons_and_documentation_ranges_are_let_through() {
-        for value in [
-            "1.0.0.0/24",
-            "9.255.255.255/32",
-            "11.0.0.0/32",
-            "100.63.255.255/32",
-            "100.128.0.0/16",
-            "126.255.255.255/32",
-            "128.0.0.0/16",
-            "169.253.0.0/16",
-            "172.15.0.0/16",
-            "172.32.0.0/16",
-            "192.0.1.0/24",
-            "192.167.0.0/16",
-            "192.169.0.0/16",
-            "223.255.255.255/32",
-            "192.0.2.0/24",
-            "198.51.100.0/24",
-            "203.0.113.0/24",
-            "198.18.0.0/15",
-            "2001:db8::/32",
-            "2001:678:254::/48",
-            "3fff::1/128",
-        ] {
-            assert_eq!(judge(&Guards::default(), value), None, "{value}");
-        }
-    }
-
-    #[test]
-    fn wide_prefixes_are_refused_up_to_the_limit() {
-        let guards = Guards::default();
-        assert_eq!(judge(&guards, "16.0.0.0/12"), None);
-        assert_eq!(judge(&guards, "2a00::/24"), None);
-        insta::assert_snapshot!(refusals(&guards, &["16.0.0.0/11", "2a00::/23"]));
-    }
-
-    #[test]
-    fn own_space_is_refused_from_either_side() {
-        let guards = Guards {
-            own_prefixes: ["203.0.113.0/24", "203.0.113.128/25", "2001:db8:100::/40"]
-                .map(|own| own.parse().unwrap())
-                .to_vec(),
-            ..Guards::default()
-        };
-        for value in [
-            "203.0.112.0/32",
-            "203.0.114.0/32",
-            "2001:db8::/40",
-            "2001:db8:200::1/128",
-        ] {
-            assert_eq!(judge(&guards, value), None, "{value}");
-        }
-        insta::assert_snapshot!(refusals(
-            &guards,
-            &[
-                "203.0.113.7/32",
-                "203.0.113.0/24",
-                "203.0.0.0/16",
-                "2001:db8::/32",
-                "2001:db8:100::1/128"
-            ],
-        ));
-    }
-
-    #[test]
-    fn private_space_can_be_allowed_and_shared_space_not() {
-        let guards = Guards {
-            allow_private: true,
-            ..Guards::default()
-        };
-        for value in [
-            "10.0.0.1/32",
-            "172.16.5.0/24",
-            "192.168.1.1/32",
-            "fd00::1/128",
-        ] {
-            assert_eq!(judge(&guards, value), None, "{value}");
-        }
-        for value in ["100.64.0.1/32", "127.0.0.1/32", "fe80::1/128"] {
-            assert!(judge(&guards, value).is_some(), "{value}");
-        }
-    }
-
-    #[test]
-    fn doubtful_entries_are_refused_and_unrated_ones_not() {
-        let guards = Guards {
-            min_confidence: Some(50),
-            ..Guards::default()
-        };
-        let judge = |confidence| {
-            guards
-                .apply(&mut vec![FeedEntry {
-                    confidence,
-                    ..entry("192.0.2.7/32")
-                }])
-                .pop()
-        };
-        assert_eq!(judge(None), None);
-        assert_eq!(judge(Some(50)), None);
-        insta::assert_snapshot!(
-            judge(Some(49)).unwrap().reason,
-            @"192.0.2.7 has confidence 49, below the 50 that this configuration asks for"
-        );
-    }
-
-    #[test]
-    fn no_guards_refuse_nothing() {
-        for value in [
-            "0.0.0.0/0",
-            "::/0",
-            "10.0.0.1/32",
-            "127.0.0.1/32",
-            "ff02::1/128",
-        ] {
-            assert_eq!(judge(&Guards::none(), value), None, "{value}");
-        }
-    }
-
-    #[test]
-    fn refusals_keep_the_order_and_the_lines() {
-        let at = |line, value: &str| FeedEntry {
-            line,
-            ..entry(value)
-        };
-        let mut entries = vec![
-            at(3, "10.0.0.1/32"),
-            at(5, "192.0.2.1/32"),
-            at(9, "127.0.0.1/32"),
-        ];
-        let refused = Guards::default().apply(&mut entries);
-        assert_eq!(entries, [at(5, "192.0.2.1/32")]);
-        assert_eq!(
-            refused
-                .iter()
-                .map(|problem| problem.line)
-                .collect::<Vec<_>>(),
-            [3, 9]
-        );
-    }
-
-    #[test]
-    fn a_list_that_lost_too_much_is_held_back_and_a_tiny_one_is_not() {
-        assert_eq!(
-            shrunk(1000, 499, 0.5),
-            Some(Shrunk {
-                previous: 1000,
-                now: 499
-            })
-        );
-        assert_eq!(shrunk(1000, 500, 0.5), None);
-        assert_eq!(shrunk(1000, 2000, 0.5), None);
-        assert_eq!(shrunk(0, 3, 0.5), None);
-        assert_eq!(shrunk(TINY_LIST, 1, 0.5), None);
-        assert!(shrunk(TINY_LIST + 1, 1, 0.5).is_some());
-        assert!(shrunk(3, 0, 0.0).is_some());
-        assert_eq!(shrunk(0, 0, 1.0), None);
-        insta::assert_snapshot!(
-            shrunk(1000, 12, 0.5).unwrap(),
-            @"held back, the last good list stays: 12 entries now, 1000 before"
-        );
-    }
-
-    fn any_net() -> impl Strategy<Value = IpNet> {
-        // Few bits of freedom, so that prefixes meet.
-        prop_oneof![
-            (0u32..64, 26u8..=32).prop_map(|(host, len)| Ipv4Net::new(
-                (0xcb00_7100 + host).into(),
-                len
-            )
-            .unwrap()
-            .into()),
-            (0u128..64, 122u8..=128).prop_map(|(host, len)| Ipv6Net::new(
-                (0x2001_0db8 << 96 | host).into(),
-                len
-            )
-            .unwrap()
-            .into()),
-        ]
-        .prop_map(|net: IpNet| net.trunc())
-    }
-
-    proptest! {
-        #[test]
-        fn own_space_is_found_as_by_looking_at_each(
-            own in prop::collection::vec(any_net(), 0..6), value in any_net(),
-        ) {
-            let found = OwnPrefixes::new(&own).overlapping(value).is_some();
-            prop_assert_eq!(found, own.iter().any(|own| overlap(*own, value)));
-        }
-    }
-}
+mod tests;

@@ -1,14 +1,18 @@
 //! A feed file, read and judged: is this a list that may replace the last one?
 
 use std::{
-    fs::File,
-    io::{self, Read},
+    fs::{self, File},
+    io::Read,
     path::{Path, PathBuf},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{FeedEntry, FeedSource, Format, Guards, LineProblem, ParsedFeed, ProblemKind, parse};
+use super::{
+    FeedEntry, FeedError, FeedSource, Format, Guards, LeftOut, LineProblem, ParsedFeed,
+    ProblemKind, misp_manifest, parse,
+};
+use crate::indicator::DomainName;
 
 /// Larger files are not read: 1 GiB, some ten times a list of 1,000,000
 /// entries in its widest layout.
@@ -30,30 +34,40 @@ pub fn load(source: &FeedSource) -> Result<LoadedFeed, FeedError> {
     Ok(feed)
 }
 
-/// A feed file that was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A feed file that was read, or a directory of them.
+#[derive(Clone, Debug, PartialEq)]
 pub struct LoadedFeed {
     /// Name, format and path.
     pub source: FeedSource,
-    /// The entries that may become indicators, in file order.
+    /// The addresses and prefixes that may become indicators, in file order.
     pub entries: Vec<FeedEntry>,
+    /// The names that may, likewise.
+    pub names: Vec<FeedEntry<DomainName>>,
     /// Lines with problems, in file order; those of guards are added by
     /// [`Self::guard`].
     pub problems: Vec<LineProblem>,
-    /// Lines that should be entries.
+    /// Records that should be entries.
     pub data_lines: u32,
+    /// Records that are well-formed and no C&C entries.
+    pub left_out: Vec<LeftOut>,
+    /// The files of a feed that is a directory; empty for a single file.
+    pub parts: Vec<PathBuf>,
     not_this_format: Option<LineProblem>,
     deprecated: Option<u32>,
     hint: Option<&'static str>,
 }
 
 /// How many lines of a feed became what.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Lines that should be entries.
+    /// Records that should be entries.
     pub data_lines: usize,
-    /// Entries that may become indicators.
+    /// Addresses and prefixes that may become indicators.
     pub entries: usize,
+    /// Names that may.
+    pub names: usize,
+    /// Records that are well-formed and no C&C entries.
+    pub left_out: usize,
     /// Lines that could not be read.
     pub bad: usize,
     /// Entries that guards refused.
@@ -63,40 +77,153 @@ pub struct Counts {
 }
 
 impl LoadedFeed {
-    /// Reads a feed without judging it.
+    /// Reads a feed without judging it. Of a directory every file is read, in
+    /// order of name; of a directory of MISP events every event.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read or is larger than [`MAX_FEED_BYTES`].
+    /// When a file cannot be read, or all are larger than [`MAX_FEED_BYTES`].
     pub fn read(source: &FeedSource) -> Result<Self, FeedError> {
-        let bytes = read_bytes(&source.path)?;
-        Ok(Self::new(
-            source.clone(),
-            parse(source.format, &bytes),
-            &bytes,
-        ))
+        let mut room = MAX_FEED_BYTES;
+        let misp = source.format == Format::Misp;
+        let directory = match source.path.file_name() {
+            // The manifest stands for the feed that it lists.
+            Some(name) if misp && name == MANIFEST => source.path.parent(),
+            _ if source.path.is_dir() => Some(source.path.as_path()),
+            _ => None,
+        };
+        let Some(directory) = directory else {
+            let bytes = read_bytes(&source.path, &mut room)?;
+            let parsed = parse(source.format, &bytes);
+            return Ok(Self::new(source.clone(), parsed, &bytes));
+        };
+        let mut feed = Self::new(source.clone(), ParsedFeed::default(), &[]);
+        for path in files(directory, misp)? {
+            let bytes = read_bytes(&path, &mut room)?;
+            feed.add_part(path, parse(source.format, &bytes));
+        }
+        feed.fill_in();
+        if misp {
+            feed.note_missing_events(directory, &mut room)?;
+        }
+        Ok(feed)
     }
 
-    fn new(source: FeedSource, parsed: ParsedFeed, bytes: &[u8]) -> Self {
-        Self {
+    /// A feed from what was parsed, and the bytes it was parsed from: for
+    /// those who fetch a feed by other means than a file.
+    pub fn new(source: FeedSource, parsed: ParsedFeed, bytes: &[u8]) -> Self {
+        let mut feed = Self {
             source,
             entries: parsed.entries,
+            names: parsed.names,
             problems: parsed.problems,
             data_lines: parsed.data_lines,
+            left_out: parsed.left_out,
+            parts: Vec::new(),
             not_this_format: parsed.not_this_format,
             deprecated: parsed.deprecated,
             hint: hint(bytes),
+        };
+        feed.fill_in();
+        feed
+    }
+
+    /// Gives entries what the operator says of the whole feed.
+    fn fill_in(&mut self) {
+        let policy = &self.source.policy;
+        if policy.confidence.is_none() && policy.malware.is_none() {
+            return;
         }
+        let addresses = self.entries.iter_mut().map(|entry| &mut entry.said);
+        for said in addresses.chain(self.names.iter_mut().map(|entry| &mut entry.said)) {
+            said.confidence = said.confidence.or(policy.confidence);
+            if said.malware.is_none() {
+                said.malware.clone_from(&policy.malware);
+            }
+        }
+    }
+
+    fn add_part(&mut self, path: PathBuf, mut parsed: ParsedFeed) {
+        let part = u32::try_from(self.parts.len()).unwrap_or(u32::MAX);
+        self.parts.push(path);
+        // A file that is something else costs only itself.
+        if let Some(problem) = parsed.not_this_format.take() {
+            parsed.entries.clear();
+            parsed.names.clear();
+            parsed.problems = vec![problem];
+            parsed.data_lines = 1;
+        }
+        for entry in &mut parsed.entries {
+            entry.part = part;
+        }
+        for entry in &mut parsed.names {
+            entry.part = part;
+        }
+        for problem in &mut parsed.problems {
+            problem.part = part;
+        }
+        self.entries.append(&mut parsed.entries);
+        self.names.append(&mut parsed.names);
+        self.problems.append(&mut parsed.problems);
+        self.data_lines = self.data_lines.saturating_add(parsed.data_lines);
+        for kind in parsed.left_out {
+            match self.left_out.iter_mut().find(|it| it.reason == kind.reason) {
+                Some(known) => known.records = known.records.saturating_add(kind.records),
+                None => self.left_out.push(kind),
+            }
+        }
+    }
+
+    /// Notes the events that the manifest has and the directory has not.
+    fn note_missing_events(&mut self, directory: &Path, room: &mut u64) -> Result<(), FeedError> {
+        let path = directory.join(MANIFEST);
+        if !path.exists() {
+            return Ok(());
+        }
+        let bytes = read_bytes(&path, room)?;
+        let part = u32::try_from(self.parts.len()).unwrap_or(u32::MAX);
+        self.parts.push(path);
+        let mut note = |reason| {
+            self.problems.push(LineProblem {
+                part,
+                line: 1,
+                kind: ProblemKind::Note,
+                reason,
+            });
+        };
+        match misp_manifest(&bytes) {
+            Ok(events) => {
+                for event in events {
+                    let name = format!("{}.json", event.uuid);
+                    if !directory.join(&name).exists() {
+                        note(format!("there is no {name}, which the manifest lists"));
+                    }
+                }
+            }
+            Err(error) => note(format!("not a manifest of events: {error}")),
+        }
+        Ok(())
+    }
+
+    /// The file that a problem or an entry is in.
+    pub fn file(&self, part: u32) -> &Path {
+        usize::try_from(part)
+            .ok()
+            .and_then(|part| self.parts.get(part))
+            .unwrap_or(&self.source.path)
     }
 
     /// Takes out the entries that `guards` refuse and reports each as a
     /// problem of its line.
     pub fn guard(&mut self, guards: &Guards) {
-        let refused = guards.apply(&mut self.entries);
+        let guards = guards.for_feed(&self.source.policy);
+        let mut refused = guards.apply(&mut self.entries);
+        refused.extend(guards.apply_to_names(&mut self.names));
         if !refused.is_empty() {
             self.problems.extend(refused);
             // Stable: what the parser said of a line comes first.
-            self.problems.sort_by_key(|problem| problem.line);
+            self.problems
+                .sort_by_key(|problem| (problem.part, problem.line));
         }
     }
 
@@ -106,8 +233,10 @@ impl LoadedFeed {
     /// # Errors
     ///
     /// When the file holds no entry, is not of its format, or more than
-    /// `max_bad_share` (0 to 1) of its data lines are bad.
+    /// `max_bad_share` (0 to 1; the feed's own policy goes first) of its data
+    /// lines are bad.
     pub fn usable(&self, max_bad_share: f64) -> Result<(), FeedError> {
+        let max_bad_share = self.source.policy.max_bad_share.unwrap_or(max_bad_share);
         let path = || self.source.path.clone();
         if let Some(problem) = &self.not_this_format {
             return Err(FeedError::NotThisFormat {
@@ -130,7 +259,8 @@ impl LoadedFeed {
                 .find(|problem| problem.kind == kind)
                 .cloned()
         };
-        let none_was_read = counts.entries == 0 && counts.refused == 0;
+        let listed = counts.entries + counts.names;
+        let none_was_read = listed == 0 && counts.refused == 0 && counts.left_out == 0;
         if let Some(first) = first(ProblemKind::Bad)
             && (none_was_read || counts.bad as f64 > max_bad_share * counts.data_lines as f64)
         {
@@ -139,17 +269,25 @@ impl LoadedFeed {
                 format: self.source.format,
                 bad: counts.bad,
                 data_lines: counts.data_lines,
+                part: self.file(first.part).to_owned(),
                 first,
                 hint: self.hint,
             });
         }
         if let Some(first) = first(ProblemKind::Refused)
-            && counts.entries == 0
+            && listed == 0
         {
             return Err(FeedError::AllRefused {
                 path: path(),
                 refused: counts.refused,
+                part: self.file(first.part).to_owned(),
                 first,
+            });
+        }
+        if listed == 0 {
+            return Err(FeedError::NothingListed {
+                path: path(),
+                left_out: self.left_out.clone(),
             });
         }
         Ok(())
@@ -160,6 +298,8 @@ impl LoadedFeed {
         let mut counts = Counts {
             data_lines: self.data_lines as usize,
             entries: self.entries.len(),
+            names: self.names.len(),
+            left_out: self.left_out.iter().map(|it| it.records as usize).sum(),
             ..Counts::default()
         };
         for problem in &self.problems {
@@ -176,11 +316,35 @@ impl LoadedFeed {
     pub fn problem_lines(&self) -> impl Iterator<Item = String> {
         self.problems
             .iter()
-            .map(|problem| problem.at(&self.source.path).to_string())
+            .map(|problem| problem.at(self.file(problem.part)).to_string())
     }
 }
 
-fn read_bytes(path: &Path) -> Result<Vec<u8>, FeedError> {
+/// Lists the events of a feed of MISP.
+const MANIFEST: &str = "manifest.json";
+
+/// The files of a directory in order of name, without hidden ones; of a feed
+/// of MISP the events.
+fn files(directory: &Path, misp: bool) -> Result<Vec<PathBuf>, FeedError> {
+    let unreadable = |source| FeedError::Unreadable {
+        path: directory.to_owned(),
+        source,
+    };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_event = name.ends_with(".json") && name != MANIFEST;
+        if path.is_file() && !name.starts_with('.') && (is_event || !misp) {
+            files.push(path);
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+/// Reads a file of at most `room` bytes, and takes them from it.
+fn read_bytes(path: &Path, room: &mut u64) -> Result<Vec<u8>, FeedError> {
     let unreadable = |source| FeedError::Unreadable {
         path: path.to_owned(),
         source,
@@ -188,13 +352,13 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>, FeedError> {
     let mut bytes = Vec::new();
     // A device or a pipe has no size to ask for first.
     File::open(path)
-        .and_then(|file| file.take(MAX_FEED_BYTES + 1).read_to_end(&mut bytes))
+        .and_then(|file| file.take(*room + 1).read_to_end(&mut bytes))
         .map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_FEED_BYTES {
-        return Err(FeedError::TooLarge {
+    *room = room
+        .checked_sub(bytes.len() as u64)
+        .ok_or_else(|| FeedError::TooLarge {
             path: path.to_owned(),
-        });
-    }
+        })?;
     Ok(bytes)
 }
 
@@ -211,91 +375,6 @@ fn hint(bytes: &[u8]) -> Option<&'static str> {
     } else {
         None
     }
-}
-
-fn in_brackets(hint: &Option<&'static str>) -> String {
-    hint.map(|hint| format!(" ({hint})")).unwrap_or_default()
-}
-
-/// Why a feed cannot be used. The message names the file.
-#[derive(Debug, thiserror::Error)]
-pub enum FeedError {
-    /// The operating system does not give us the file.
-    #[error("cannot read feed {}: {source}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// The file is larger than [`MAX_FEED_BYTES`].
-    #[error("feed {} is larger than {MAX_FEED_BYTES} bytes: not read", path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Nothing but comments, headers and blank lines.
-    #[error(
-        "feed {} has no entries{}: not used",
-        path.display(),
-        deprecated
-            .map(|line| format!(", and line {line} says that the list is deprecated"))
-            .unwrap_or_default()
-    )]
-    Empty {
-        /// The file.
-        path: PathBuf,
-        /// The comment line that says that the list is deprecated.
-        deprecated: Option<u32>,
-    },
-    /// The file has another structure than the format.
-    #[error(
-        "{}; this is no {format} feed: not used{}",
-        problem.at(path), in_brackets(hint)
-    )]
-    NotThisFormat {
-        /// The file.
-        path: PathBuf,
-        /// The format it should have.
-        format: Format,
-        /// Where that shows.
-        problem: LineProblem,
-        /// What the file may be instead.
-        hint: Option<&'static str>,
-    },
-    /// So many lines are bad that the others are not trusted either.
-    #[error(
-        "feed {} is damaged or not in format {format}: not used; {bad} of {data_lines} lines \
-         cannot be read{}; the first: {}",
-        path.display(), in_brackets(hint), first.at(path)
-    )]
-    TooManyBadLines {
-        /// The file.
-        path: PathBuf,
-        /// The format it should have.
-        format: Format,
-        /// Lines that could not be read.
-        bad: usize,
-        /// Lines that should be entries.
-        data_lines: usize,
-        /// The first that could not be read.
-        first: LineProblem,
-        /// What the file may be instead.
-        hint: Option<&'static str>,
-    },
-    /// Guards refused whatever could be read.
-    #[error(
-        "feed {}: every entry ({refused}) was refused: not used; the first: {}",
-        path.display(), first.at(path)
-    )]
-    AllRefused {
-        /// The file.
-        path: PathBuf,
-        /// Entries that were refused.
-        refused: usize,
-        /// The first of them.
-        first: LineProblem,
-    },
 }
 
 #[cfg(test)]
@@ -371,6 +450,8 @@ mod tests {
             Counts {
                 data_lines: 5,
                 entries: 1,
+                names: 0,
+                left_out: 0,
                 bad: 1,
                 refused: 3,
                 notes: 1
@@ -399,16 +480,78 @@ mod tests {
             message("/no/such/list.txt"),
             "cannot read feed /no/such/list.txt: No such file or directory (os error 2)"
         );
-        assert_eq!(
-            message("/"),
-            "cannot read feed /: Is a directory (os error 21)"
+    }
+
+    #[test]
+    fn a_directory_is_read_file_by_file_and_a_broken_one_costs_only_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            fs::write(directory.path().join(name), text).unwrap();
+        };
+        let event = |ip: &str| {
+            format!(
+                r#"{{"Event":{{"info":"i","Attribute":[{{"type":"ip-dst","value":"{ip}","to_ids":true}}]}}}}"#
+            )
+        };
+        let uuid = |digit: u32| format!("5cf9f2f3-1b0c-4b5f-9a3e-0a0b0c0d0e0{digit}");
+        write(&format!("{}.json", uuid(1)), &event("192.0.2.1"));
+        write(&format!("{}.json", uuid(2)), "{\"Event\":");
+        write(&format!("{}.json", uuid(3)), &event("10.0.0.1"));
+        write("hashes.csv", "x");
+        write(
+            "manifest.json",
+            &format!(r#"{{"{}":{{}},"{}":{{}}}}"#, uuid(1), uuid(4)),
         );
+        let mut whole = String::new();
+        for path in [
+            directory.path().to_owned(),
+            directory.path().join("manifest.json"),
+        ] {
+            let mut feed = LoadedFeed::read(&FeedSource::unnamed(Format::Misp, path)).unwrap();
+            feed.guard(&Guards::default());
+            assert!(feed.usable(DEFAULT_MAX_BAD_SHARE).is_ok());
+            assert_eq!(feed.entries.len(), 1);
+            let said: Vec<String> = feed.problem_lines().collect();
+            let said = said
+                .join("\n")
+                .replace(directory.path().to_str().unwrap(), "DIR");
+            assert!(whole.is_empty() || whole == said);
+            whole = said;
+        }
+        insta::assert_snapshot!(whole);
+    }
+
+    #[test]
+    fn a_feed_of_other_things_than_cc_is_not_used() {
+        let feed = feed(
+            Format::ThreatfoxCsv,
+            "ioc_value,ioc_type,threat_type\n192.0.2.1:80,ip:port,payload_delivery\n",
+        );
+        insta::assert_snapshot!(feed.usable(1.0).unwrap_err());
+    }
+
+    #[test]
+    fn the_operator_may_rate_a_whole_feed() {
+        let mut source = FeedSource::unnamed(Format::Plain, PathBuf::from("list"));
+        source.policy.confidence = Some(70);
+        source.policy.malware = Some("QakBot".into());
+        source.policy.max_bad_share = Some(0.0);
+        let text = b"192.0.2.1\n192.0.2.2 confidence=10\nx\n";
+        let feed = LoadedFeed::new(source, parse(Format::Plain, text), text);
+        let confidence: Vec<Option<u8>> = feed
+            .entries
+            .iter()
+            .map(|entry| entry.said.confidence)
+            .collect();
+        assert_eq!(confidence, [Some(70), Some(10)]);
+        assert_eq!(feed.entries[0].said.malware.as_deref(), Some("QakBot"));
+        assert!(feed.usable(1.0).is_err(), "the feed's own share goes first");
     }
 
     #[test]
     fn a_file_on_disk_is_read() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
-        io::Write::write_all(&mut file, b"192.0.2.7:443\n").unwrap();
+        std::io::Write::write_all(&mut file, b"192.0.2.7:443\n").unwrap();
         let feed = load(&FeedSource::unnamed(Format::Plain, file.path().into())).unwrap();
         assert_eq!(feed.entries.len(), 1);
         assert_eq!(feed.problem_lines().count(), 0);

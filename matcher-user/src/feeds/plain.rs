@@ -85,6 +85,13 @@ pub(super) fn parse(bytes: &[u8]) -> ParsedFeed {
 
 /// One line, and what is to be noted about it.
 fn entry(text: &str, line: u32) -> Result<(FeedEntry, Option<String>), PlainError> {
+    // Nearly every line of a long list is one value and nothing else.
+    if !text.contains(|letter: char| letter.is_whitespace() || "\"'=#;".contains(letter)) {
+        let (prefix, port) = value::prefix_and_port(text)?;
+        let mut entry = FeedEntry::bare(prefix.net, line);
+        entry.qualifier.port = port;
+        return Ok((entry, prefix.note()));
+    }
     let words = words(text)?;
     let mut words = words.iter();
     let first = words.next().map_or("", String::as_str);
@@ -156,8 +163,8 @@ impl Options {
         let mut entry = FeedEntry::bare(value, line);
         entry.qualifier.protocol = self.protocol;
         entry.qualifier.port = port;
-        entry.malware = self.malware;
-        entry.confidence = self.confidence;
+        entry.said.malware = self.malware.map(Into::into);
+        entry.said.confidence = self.confidence;
         entry.valid_from = self.from;
         entry.valid_until = self.until;
         Ok(entry)
@@ -222,7 +229,7 @@ fn words(text: &str) -> Result<Vec<String>, PlainError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::indicator::Qualifier;
+    use crate::indicator::{Qualifier, Said};
 
     fn only(text: &str) -> FeedEntry {
         let feed = parse(text.as_bytes());
@@ -266,8 +273,11 @@ mod tests {
                     protocol: Some(Protocol::TCP),
                     port: Some(443)
                 },
-                malware: Some("Two; Words".to_owned()),
-                confidence: Some(90),
+                said: Said {
+                    malware: Some("Two; Words".into()),
+                    confidence: Some(90),
+                    ..Said::default()
+                },
                 valid_from: Some("2026-11-30T15:00:00Z".parse().unwrap()),
                 valid_until: Some("2027-01-01T00:00:00Z".parse().unwrap()),
                 ..FeedEntry::bare("198.51.100.0/24".parse().unwrap(), 1)
@@ -278,7 +288,7 @@ mod tests {
     #[test]
     fn an_apostrophe_inside_a_name_is_a_letter() {
         assert_eq!(
-            only("192.0.2.7 malware=O'Neil").malware.as_deref(),
+            only("192.0.2.7 malware=O'Neil").said.malware.as_deref(),
             Some("O'Neil")
         );
     }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{Counts, FeedEntry, LineProblem, LoadedFeed, ProblemKind};
+use super::{Counts, FeedEntry, LeftOut, LineProblem, LoadedFeed, ProblemKind};
 use crate::indicator::value_text;
 
 /// Problems of one kind that the text shows; JSON has all of them.
@@ -31,11 +31,29 @@ pub fn check_json(feed: &LoadedFeed, max_bad_share: f64) -> String {
     struct Report<'a> {
         #[serde(flatten)]
         summary: Summary,
-        problems: &'a [LineProblem],
+        left_out: &'a [LeftOut],
+        problems: Vec<Problem<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Problem<'a> {
+        #[serde(flatten)]
+        problem: &'a LineProblem,
+        /// In a feed that is a directory.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        file: Option<String>,
     }
     let report = Report {
         summary: Summary::of(feed, max_bad_share),
-        problems: &feed.problems,
+        left_out: &feed.left_out,
+        problems: feed
+            .problems
+            .iter()
+            .map(|problem| Problem {
+                problem,
+                file: (!feed.parts.is_empty())
+                    .then(|| feed.file(problem.part).display().to_string()),
+            })
+            .collect(),
     };
     // Only maps with other keys than text cannot become JSON.
     serde_json::to_string(&report).unwrap_or_default()
@@ -53,8 +71,10 @@ struct Summary {
     counts: Counts,
     ipv4: Shares,
     ipv6: Shares,
+    names: usize,
     with_port: usize,
     with_validity: usize,
+    with_confidence: usize,
     widest: Vec<Wide>,
 }
 
@@ -99,6 +119,8 @@ impl Summary {
             counts: feed.counts(),
             ipv4,
             ipv6,
+            names: feed.names.len(),
+            with_confidence: count(|entry| entry.said.confidence.is_some()),
             with_port: count(|entry| entry.qualifier.port.is_some()),
             with_validity: count(|e| e.valid_from.is_some() || e.valid_until.is_some()),
             widest: widest(&feed.entries),
@@ -139,6 +161,13 @@ impl Summary {
                 "    {family}         {entries} (hosts {hosts}, prefixes {prefixes})"
             )?;
         }
+        if self.names > 0 {
+            writeln!(
+                text,
+                "  names          {} (nothing matches names yet)",
+                self.names
+            )?;
+        }
         writeln!(text, "  with port      {}", self.with_port)?;
         writeln!(text, "  with validity  {}", self.with_validity)?;
         if !self.widest.is_empty() {
@@ -146,6 +175,9 @@ impl Summary {
             for wide in &self.widest {
                 writeln!(text, "    {} (line {})", wide.value, wide.line)?;
             }
+        }
+        for LeftOut { reason, records } in &feed.left_out {
+            writeln!(text, "  left out: {records} x {reason}")?;
         }
         let kinds = [
             (
@@ -167,7 +199,7 @@ impl Summary {
             writeln!(text, "  {heading}: {count}")?;
             let of_kind = feed.problems.iter().filter(|problem| problem.kind == kind);
             for problem in of_kind.take(PROBLEMS_SHOWN) {
-                writeln!(text, "    {}", problem.at(&feed.source.path))?;
+                writeln!(text, "    {}", problem.at(feed.file(problem.part)))?;
             }
             if let Some(more) = count.checked_sub(PROBLEMS_SHOWN).filter(|more| *more > 0) {
                 writeln!(text, "    and {more} more")?;

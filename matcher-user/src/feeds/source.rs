@@ -4,6 +4,8 @@ use std::{fmt, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use super::FeedPolicy;
+
 /// The layout of a feed file.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "&'static str", try_from = "String")]
@@ -13,50 +15,126 @@ pub enum Format {
     Plain,
     /// Feodo Tracker's CSV, read by the names in its header.
     FeodoCsv,
+    /// Feodo Tracker's JSON.
+    FeodoJson,
+    /// ThreatFox's CSV export.
+    ThreatfoxCsv,
+    /// ThreatFox's JSON export, and the answers of its API.
+    ThreatfoxJson,
     /// Spamhaus DROP: JSON lines, or the old text form.
     SpamhausDrop,
+    /// FireHOL's .netset and .ipset files.
+    Netset,
+    /// DShield's recommended block list.
+    Dshield,
+    /// Emerging Threats' block list.
+    EtBlock,
+    /// SSLBL's CSV of addresses.
+    SslblCsv,
+    /// MISP events: a file, or a directory with or without a manifest.
+    Misp,
+    /// STIX 2.1 bundles.
+    Stix,
+    /// Pages of a TAXII 2.1 server: STIX objects in envelopes.
+    Taxii,
+    /// Reports of Team Cymru's CSIRT Assistance Program.
+    Cymru,
+    /// DNS response policy zones: names.
+    Rpz,
 }
 
 impl Format {
     /// Every format that is read.
-    pub const ALL: [Self; 3] = [Self::Plain, Self::FeodoCsv, Self::SpamhausDrop];
+    pub const ALL: [Self; 15] = [
+        Self::Plain,
+        Self::FeodoCsv,
+        Self::FeodoJson,
+        Self::ThreatfoxCsv,
+        Self::ThreatfoxJson,
+        Self::SpamhausDrop,
+        Self::Netset,
+        Self::Dshield,
+        Self::EtBlock,
+        Self::SslblCsv,
+        Self::Misp,
+        Self::Stix,
+        Self::Taxii,
+        Self::Cymru,
+        Self::Rpz,
+    ];
 
     /// The name in configuration and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
             Self::FeodoCsv => "feodo-csv",
+            Self::FeodoJson => "feodo-json",
+            Self::ThreatfoxCsv => "threatfox-csv",
+            Self::ThreatfoxJson => "threatfox-json",
             Self::SpamhausDrop => "spamhaus-drop",
+            Self::Netset => "netset",
+            Self::Dshield => "dshield",
+            Self::EtBlock => "et-block",
+            Self::SslblCsv => "sslbl-csv",
+            Self::Misp => "misp",
+            Self::Stix => "stix",
+            Self::Taxii => "taxii",
+            Self::Cymru => "cymru",
+            Self::Rpz => "rpz",
         }
+    }
+
+    /// The format lists addresses that attack, by its publisher's own
+    /// account. An infected device need not call them: a configuration that
+    /// names such a feed must say that it is meant.
+    pub fn lists_sources(self) -> bool {
+        self == Self::Dshield
     }
 
     /// What an operator must know about such a list before loading it.
     pub fn caution(self) -> Option<&'static str> {
         match self {
-            Self::Plain | Self::FeodoCsv => None,
-            Self::SpamhausDrop => Some(
+            Self::Plain
+            | Self::FeodoCsv
+            | Self::FeodoJson
+            | Self::ThreatfoxCsv
+            | Self::ThreatfoxJson
+            | Self::Netset
+            | Self::SslblCsv
+            | Self::Misp
+            | Self::Stix
+            | Self::Taxii => None,
+            Self::SpamhausDrop | Self::EtBlock => Some(
                 "DROP lists netblocks that are hijacked or run by criminals, not C&C servers: \
                  contact with one is weaker evidence of an infection",
             ),
+            Self::Dshield => Some(
+                "DShield lists networks that attack, not C&C servers: contact with one is no \
+                 evidence of an infection by itself",
+            ),
+            Self::Cymru => Some(
+                "what a bot called may be a sinkhole: contact with it shows an infection all the \
+                 same, but nobody controls anything from there",
+            ),
+            Self::Rpz => Some(
+                "the zone lists names; nothing matches names yet, so they are kept and no \
+                 packet is held against them",
+            ),
+        }
+    }
+
+    /// What hits call a feed of this format that was given no name; `None`
+    /// for formats that say nothing about where a list comes from.
+    fn implied_name(self) -> Option<&'static str> {
+        match self {
+            Self::FeodoCsv | Self::FeodoJson => Some("feodo"),
+            Self::ThreatfoxCsv | Self::ThreatfoxJson => Some("threatfox"),
+            Self::SslblCsv => Some("sslbl"),
+            Self::SpamhausDrop | Self::Dshield | Self::EtBlock | Self::Cymru => Some(self.name()),
+            Self::Plain | Self::Netset | Self::Misp | Self::Stix | Self::Taxii | Self::Rpz => None,
         }
     }
 }
-
-/// Names that are promised and not read yet.
-const NOT_YET: [&str; 12] = [
-    "feodo-json",
-    "threatfox-csv",
-    "threatfox-json",
-    "netset",
-    "dshield",
-    "et-block",
-    "sslbl-csv",
-    "misp",
-    "stix",
-    "taxii",
-    "cymru",
-    "rpz",
-];
 
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -100,43 +178,49 @@ pub struct UnknownFormat {
 
 impl fmt::Display for UnknownFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if NOT_YET.contains(&self.name.as_str()) {
-            write!(f, "feed format {:?} is not supported yet", self.name)?;
-        } else {
-            write!(f, "unknown feed format {:?}", self.name)?;
-        }
         let known = Format::ALL.map(Format::name).join(", ");
-        write!(f, "; known formats: {known}")
+        write!(
+            f,
+            "unknown feed format {:?}; known formats: {known}",
+            self.name
+        )
     }
 }
 
 impl std::error::Error for UnknownFormat {}
 
 /// A feed: its name in hits, and where and how to read it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct FeedSource {
     /// What hits and candidates call the feed.
     pub name: String,
     /// How to read the file.
     pub format: Format,
-    /// The file.
+    /// The file, or a directory of files.
     pub path: PathBuf,
+    /// What the operator says about this feed.
+    pub policy: FeedPolicy,
 }
 
 impl FeedSource {
     /// A feed with the name that its format implies: `feodo` for `feodo-csv`,
-    /// `spamhaus-drop` as it is (the list's own name), and for `plain`, which
-    /// says nothing about its origin, the file's name without extension.
+    /// `spamhaus-drop` as it is (the list's own name), and for those that say
+    /// nothing about their origin, such as `plain`, the file's name without
+    /// extension.
     pub fn unnamed(format: Format, path: PathBuf) -> Self {
-        let name = match format {
-            Format::FeodoCsv => "feodo".to_owned(),
-            Format::SpamhausDrop => "spamhaus-drop".to_owned(),
-            Format::Plain => path.file_stem().map_or_else(
-                || "plain".to_owned(),
+        let name = match format.implied_name() {
+            Some(name) => name.to_owned(),
+            None => path.file_stem().map_or_else(
+                || format.name().to_owned(),
                 |stem| stem.to_string_lossy().into_owned(),
             ),
         };
-        Self { name, format, path }
+        Self {
+            name,
+            format,
+            path,
+            policy: FeedPolicy::default(),
+        }
     }
 }
 
@@ -193,11 +277,7 @@ mod tests {
     fn an_unknown_format_is_answered_with_the_known_ones() {
         insta::assert_snapshot!(
             "feodo".parse::<Format>().unwrap_err(),
-            @r#"unknown feed format "feodo"; known formats: plain, feodo-csv, spamhaus-drop"#
-        );
-        insta::assert_snapshot!(
-            "threatfox-csv".parse::<Format>().unwrap_err(),
-            @r#"feed format "threatfox-csv" is not supported yet; known formats: plain, feodo-csv, spamhaus-drop"#
+            @r#"unknown feed format "feodo"; known formats: plain, feodo-csv, feodo-json, threatfox-csv, threatfox-json, spamhaus-drop, netset, dshield, et-block, sslbl-csv, misp, stix, taxii, cymru, rpz"#
         );
     }
 
@@ -208,6 +288,9 @@ mod tests {
         assert_eq!(name("spamhaus-drop:drop_v4.json"), "spamhaus-drop");
         assert_eq!(name("plain:/x/own c2.v2.txt"), "own c2.v2");
         assert_eq!(name("plain:/"), "plain");
+        assert_eq!(name("threatfox-json:/x/full.json"), "threatfox");
+        assert_eq!(name("netset:/x/firehol_level1.netset"), "firehol_level1");
+        assert_eq!(name("misp:/x/osint/"), "osint");
     }
 
     #[test]

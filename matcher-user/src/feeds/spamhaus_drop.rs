@@ -51,10 +51,13 @@ struct JsonLine<'a> {
     #[serde(borrow, rename = "type")]
     kind: Option<Cow<'a, str>>,
     records: Option<u64>,
+    #[serde(borrow)]
+    sblid: Option<Cow<'a, str>>,
 }
 
-enum Content {
-    Prefix(Prefix),
+enum Content<'a> {
+    /// A prefix, and the number of its listing.
+    Prefix(Prefix, Option<Cow<'a, str>>),
     /// The closing line, and the number of records it speaks of.
     Metadata(Option<u64>),
 }
@@ -75,9 +78,12 @@ pub(super) fn parse(bytes: &[u8]) -> ParsedFeed {
             if is_json {
                 json(text)
             } else {
-                let (prefix, _comment) = text.split_once([';', '#']).unwrap_or((text, ""));
+                let (prefix, comment) = text.split_once([';', '#']).unwrap_or((text, ""));
                 let prefix = prefix.trim().trim_matches('"');
-                Ok(Content::Prefix(value::prefix(prefix)?))
+                Ok(Content::Prefix(
+                    value::prefix(prefix)?,
+                    Some(comment.trim().into()),
+                ))
             }
         });
         match content {
@@ -93,11 +99,13 @@ pub(super) fn parse(bytes: &[u8]) -> ParsedFeed {
                 unclosed = 0;
                 continue;
             }
-            Ok(Content::Prefix(prefix)) => {
+            Ok(Content::Prefix(prefix, id)) => {
                 if let Some(note) = prefix.note() {
                     feed.note(line.number, note);
                 }
-                feed.entries.push(FeedEntry::bare(prefix.net, line.number));
+                let mut entry = FeedEntry::bare(prefix.net, line.number);
+                entry.said.id = id.filter(|id| !id.is_empty()).map(|id| (&*id).into());
+                feed.entries.push(entry);
             }
             Err(error) => feed.bad(line.number, error),
         }
@@ -115,11 +123,11 @@ pub(super) fn parse(bytes: &[u8]) -> ParsedFeed {
     feed
 }
 
-fn json(text: &str) -> Result<Content, DropError> {
+fn json(text: &str) -> Result<Content<'_>, DropError> {
     let line: JsonLine<'_> = serde_json::from_str(text)?;
     match (line.cidr, line.kind.as_deref()) {
         (None, Some("metadata")) => Ok(Content::Metadata(line.records)),
-        (Some(cidr), _) => Ok(Content::Prefix(value::prefix(cidr.trim())?)),
+        (Some(cidr), _) => Ok(Content::Prefix(value::prefix(cidr.trim())?, line.sblid)),
         (None, _) => Err(DropError::NoCidr),
     }
 }

@@ -50,6 +50,16 @@ pub enum ValueError {
     /// A single address was wanted.
     #[error("{} is a prefix; a single address is wanted", quoted(.0))]
     Prefix(String),
+    /// A range and a length that contradict each other.
+    #[error("{} to {end} is not a /{length}", quoted(.start))]
+    NotThePrefix {
+        /// First address as given.
+        start: String,
+        /// Last address.
+        end: IpAddr,
+        /// Length of the prefix.
+        length: u8,
+    },
 }
 
 /// A prefix, host bits cleared.
@@ -94,6 +104,15 @@ pub(super) fn prefix(text: &str) -> Result<Prefix, ValueError> {
         net,
         had_host_bits: net.addr() != given.addr(),
     })
+}
+
+/// Reads a single address.
+pub(super) fn address(text: &str) -> Result<IpNet, ValueError> {
+    let prefix = prefix(text)?;
+    if text.contains('/') {
+        return Err(ValueError::Prefix(text.to_owned()));
+    }
+    Ok(prefix.net)
 }
 
 /// Reads `address`, `address/length`, `v4:port`, `[v6]` or `[v6]:port`.

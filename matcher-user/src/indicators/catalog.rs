@@ -2,30 +2,38 @@
 
 use std::{iter::Peekable, slice, sync::Arc};
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::{IndicatorSet, NoIdsLeft, by_id, find_id, identity};
 use crate::{
     feeds::FeedEntry,
-    indicator::{Indicator, IndicatorId},
+    indicator::{DomainName, Indicator, IndicatorId},
 };
 
 /// Every indicator that has an id: those listed, and those that were, so that
 /// a hit in flight can still be explained. Ids are never given twice, even
-/// when what had them is forgotten.
+/// when what had them is forgotten; addresses and names share them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Catalog {
-    /// In order of identity, no two the same.
-    pub(super) known: Vec<Known>,
-    /// In order of id.
-    by_id: Vec<Arc<Indicator>>,
+    pub(super) addresses: Memory<IpNet>,
+    pub(super) names: Memory<DomainName>,
     /// The id that the next new indicator gets; 0 once none is left.
     pub(super) next_id: u32,
 }
 
+/// What is known of one kind of value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Known {
-    pub(super) indicator: Arc<Indicator>,
+pub(super) struct Memory<V> {
+    /// In order of identity, no two the same.
+    pub(super) known: Vec<Known<V>>,
+    /// In order of id.
+    by_id: Vec<Arc<Indicator<V>>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Known<V> {
+    pub(super) indicator: Arc<Indicator<V>>,
     /// When no feed listed it any more.
     pub(super) left: Option<Timestamp>,
 }
@@ -33,61 +41,44 @@ pub(super) struct Known {
 impl Default for Catalog {
     /// Knows nothing; the first id is 1.
     fn default() -> Self {
-        Self {
-            known: Vec::new(),
-            by_id: Vec::new(),
-            next_id: 1,
-        }
+        Self::new(Vec::new(), Vec::new(), 1)
     }
 }
 
 impl Catalog {
-    /// The indicator with an id, listed or no longer.
+    /// The address or prefix with an id, listed or no longer.
     pub fn get(&self, id: IndicatorId) -> Option<&Indicator> {
-        find_id(&self.by_id, id)
+        find_id(&self.addresses.by_id, id)
     }
 
     /// How many indicators are known, listed or no longer.
     pub fn len(&self) -> usize {
-        self.known.len()
+        self.addresses.known.len() + self.names.known.len()
     }
 
     /// Knows no indicator.
     pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
+        self.len() == 0
     }
 
-    /// The entries of one feed as they were listed last, so that they can stay
-    /// in force when its file cannot be used. What several feeds say of an
-    /// indicator is merged in them.
+    /// The addresses of one feed as it listed them last, so that they can stay
+    /// in force when its file cannot be used. What other feeds say of them is
+    /// not in it.
     pub fn listed_by(&self, feed: &str) -> Vec<FeedEntry> {
-        self.listed()
-            .filter(|indicator| indicator.feeds.iter().any(|name| name == feed))
-            .map(|indicator| FeedEntry {
-                value: indicator.value,
-                qualifier: indicator.qualifier,
-                malware: indicator.malware.clone(),
-                confidence: indicator.confidence,
-                first_seen: indicator.first_seen,
-                last_seen: indicator.last_seen,
-                valid_from: indicator.valid_from,
-                valid_until: indicator.valid_until,
-                line: 0,
-            })
-            .collect()
+        self.addresses.listed_by(feed)
+    }
+
+    /// The names of one feed as it listed them last.
+    pub fn names_listed_by(&self, feed: &str) -> Vec<FeedEntry<DomainName>> {
+        self.names.listed_by(feed)
     }
 
     /// The list that was put in force last.
     pub fn current(&self) -> IndicatorSet {
-        IndicatorSet::new(self.listed().map(Arc::clone).collect())
-    }
-
-    /// In order of identity.
-    fn listed(&self) -> impl Iterator<Item = &Arc<Indicator>> {
-        self.known
-            .iter()
-            .filter(|known| known.left.is_none())
-            .map(|known| &known.indicator)
+        IndicatorSet::new(
+            self.addresses.listed().map(Arc::clone).collect(),
+            self.names.listed().map(Arc::clone).collect(),
+        )
     }
 
     /// Forgets what has not been listed since `cutoff`, so that the catalog
@@ -95,64 +86,115 @@ impl Catalog {
     /// id can no longer be explained, so `cutoff` is at least as old as the
     /// oldest hit may be. The ids stay used.
     pub fn forget_left_before(&mut self, cutoff: Timestamp) -> usize {
-        let before = self.known.len();
-        self.known
-            .retain(|known| known.left.is_none_or(|left| left >= cutoff));
-        self.index();
-        before - self.known.len()
+        let before = self.len();
+        self.addresses.forget_left_before(cutoff);
+        self.names.forget_left_before(cutoff);
+        before - self.len()
     }
 
-    /// `known` is in order of identity.
-    pub(super) fn new(known: Vec<Known>, next_id: u32) -> Self {
-        let mut catalog = Self {
-            known,
-            by_id: Vec::new(),
+    /// Both are in order of identity.
+    pub(super) fn new(
+        addresses: Vec<Known<IpNet>>,
+        names: Vec<Known<DomainName>>,
+        next_id: u32,
+    ) -> Self {
+        Self {
+            addresses: Memory::new(addresses),
+            names: Memory::new(names),
             next_id,
-        };
-        catalog.index();
-        catalog
+        }
     }
 
     /// An id that two indicators have.
     pub(super) fn id_given_twice(&self) -> Option<IndicatorId> {
-        self.by_id.windows(2).find_map(|pair| match pair {
-            [a, b] if a.id == b.id => Some(a.id),
+        let mut ids: Vec<IndicatorId> = self
+            .addresses
+            .by_id
+            .iter()
+            .map(|it| it.id)
+            .chain(self.names.by_id.iter().map(|it| it.id))
+            .collect();
+        ids.sort_unstable();
+        ids.windows(2).find_map(|pair| match pair {
+            [a, b] if a == b => Some(*a),
             _ => None,
         })
     }
+}
 
-    fn index(&mut self) {
-        let indicators: Vec<Arc<Indicator>> = self
-            .known
+impl<V: Clone + Ord> Memory<V> {
+    /// `known` is in order of identity.
+    fn new(known: Vec<Known<V>>) -> Self {
+        let indicators: Vec<Arc<Indicator<V>>> = known
             .iter()
             .map(|known| Arc::clone(&known.indicator))
             .collect();
-        self.by_id = by_id(&indicators);
+        Self {
+            known,
+            by_id: by_id(&indicators),
+        }
     }
 
-    /// Begins a catalog that follows this one.
-    pub(super) fn update(&self, now: Timestamp) -> Update<'_> {
+    /// In order of identity.
+    fn listed(&self) -> impl Iterator<Item = &Arc<Indicator<V>>> {
+        self.known
+            .iter()
+            .filter(|known| known.left.is_none())
+            .map(|known| &known.indicator)
+    }
+
+    fn listed_by(&self, feed: &str) -> Vec<FeedEntry<V>> {
+        self.listed()
+            .flat_map(|indicator| {
+                let own = indicator
+                    .statements
+                    .iter()
+                    .filter(|statement| &*statement.feed == feed);
+                own.map(|statement| FeedEntry {
+                    value: indicator.value.clone(),
+                    qualifier: indicator.qualifier,
+                    valid_from: indicator.valid_from,
+                    valid_until: indicator.valid_until,
+                    said: statement.said.clone(),
+                    line: 0,
+                    part: 0,
+                })
+            })
+            .collect()
+    }
+
+    fn forget_left_before(&mut self, cutoff: Timestamp) {
+        self.known
+            .retain(|known| known.left.is_none_or(|left| left >= cutoff));
+        *self = Self::new(std::mem::take(&mut self.known));
+    }
+
+    /// Begins a memory that follows this one.
+    pub(super) fn update(&self, next_id: u32, now: Timestamp) -> Update<'_, V> {
         Update {
             old: self.known.iter().peekable(),
             known: Vec::with_capacity(self.known.len()),
-            next_id: self.next_id,
+            next_id,
             now,
         }
     }
 }
 
-/// A catalog that takes up a new list, whose indicators come in order of
+/// A memory that takes up a new list, whose indicators come in order of
 /// identity.
-pub(super) struct Update<'a> {
-    old: Peekable<slice::Iter<'a, Known>>,
-    known: Vec<Known>,
+pub(super) struct Update<'a, V> {
+    old: Peekable<slice::Iter<'a, Known<V>>>,
+    known: Vec<Known<V>>,
     next_id: u32,
     now: Timestamp,
 }
 
-impl Update<'_> {
+impl<V: Clone + Ord> Update<'_, V> {
     /// Gives an indicator its id.
-    pub(super) fn list(&mut self, mut merged: Indicator) -> Result<Arc<Indicator>, NoIdsLeft> {
+    pub(super) fn list(
+        &mut self,
+        mut merged: Indicator<V>,
+    ) -> Result<Arc<Indicator<V>>, NoIdsLeft> {
         let this = identity(&merged);
         while let Some(old) = self.old.next_if(|old| identity(&old.indicator) < this) {
             self.keep(old);
@@ -179,18 +221,19 @@ impl Update<'_> {
     }
 
     /// Remembers one that is not listed.
-    fn keep(&mut self, old: &Known) {
+    fn keep(&mut self, old: &Known<V>) {
         self.known.push(Known {
             indicator: Arc::clone(&old.indicator),
             left: old.left.or(Some(self.now)),
         });
     }
 
-    pub(super) fn finish(mut self) -> Catalog {
+    /// The memory, and the next id.
+    pub(super) fn finish(mut self) -> (Memory<V>, u32) {
         while let Some(old) = self.old.next() {
             self.keep(old);
         }
-        Catalog::new(self.known, self.next_id)
+        (Memory::new(self.known), self.next_id)
     }
 }
 
@@ -208,7 +251,7 @@ mod tests {
 
     fn merge(previous: &Catalog, text: &str, now: Timestamp) -> (IndicatorSet, Catalog) {
         let entries = parse(Format::Plain, text.as_bytes()).entries;
-        IndicatorSet::merge(previous, &[("own", &entries)], now).unwrap()
+        IndicatorSet::merge(previous, &[("own", entries.as_slice())], now).unwrap()
     }
 
     fn ids(set: &IndicatorSet) -> Vec<(u32, String)> {
@@ -255,12 +298,12 @@ mod tests {
 
     #[test]
     fn the_last_id_is_given_and_no_more() {
-        let catalog = Catalog::new(Vec::new(), u32::MAX);
+        let catalog = Catalog::new(Vec::new(), Vec::new(), u32::MAX);
         let (set, catalog) = merge(&catalog, "192.0.2.1", at(1));
         assert_eq!(ids(&set), [(u32::MAX, "192.0.2.1".into())]);
         let (_, catalog) = merge(&catalog, "192.0.2.1", at(2));
         let entries = parse(Format::Plain, b"192.0.2.1\n192.0.2.2").entries;
-        let answer = IndicatorSet::merge(&catalog, &[("own", &entries)], at(3));
+        let answer = IndicatorSet::merge(&catalog, &[("own", entries.as_slice())], at(3));
         assert_eq!(answer.map(|_| ()), Err(NoIdsLeft));
     }
 }

@@ -2,13 +2,16 @@
 //! version.
 //!
 //! ```text
-//! {"matcher_catalog":1,"next_id":13,"indicators":2}
-//! {"id":12,"value":"198.51.100.0/24","port":443,"feeds":["feodo"],"malware":"Dridex"}
-//! {"id":7,"value":"203.0.113.9/32","feeds":["own"],"left":"2026-11-21T07:03:03Z"}
+//! {"matcher_catalog":2,"next_id":14,"indicators":3}
+//! {"id":12,"value":"198.51.100.0/24","port":443,"said":[{"feed":"feodo","malware":"Dridex"}]}
+//! {"id":7,"value":"203.0.113.9/32","said":[{"feed":"own"}],"left":"2026-11-21T07:03:03Z"}
+//! {"id":13,"name":"c2.example","said":[{"feed":"rpz"}]}
 //! ```
+//!
+//! Addresses first, then names, each in order of identity.
 
 use std::{
-    borrow::Cow,
+    collections::HashMap,
     fs::{self, File},
     io::{self, BufRead, BufReader, BufWriter, Write},
     os::unix::fs::OpenOptionsExt,
@@ -25,11 +28,11 @@ use super::{
     identity,
 };
 use crate::{
-    indicator::{Indicator, IndicatorId, Qualifier},
+    indicator::{DomainName, Indicator, IndicatorId, Qualifier, Statement},
     protocol::Protocol,
 };
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 impl Catalog {
     /// Reads a catalog; `None` when there is no such file yet.
@@ -62,29 +65,40 @@ impl Catalog {
                 found: header.matcher_catalog,
             });
         }
-        let mut known: Vec<Known> = Vec::new();
+        let mut addresses: Vec<Known<IpNet>> = Vec::new();
+        let mut names: Vec<Known<DomainName>> = Vec::new();
+        let mut shared = Shared::default();
         let mut last_line = 1;
         while let Some((number, line)) = next()? {
             last_line = number;
-            let read = from_json::<Line<'_>>(&line)
-                .and_then(|line| line.known(header.next_id))
-                .and_then(|next| match known.last() {
-                    Some(last) if identity(&last.indicator) >= identity(&next.indicator) => {
-                        Err("out of order: the indicator is smaller than the one before".to_owned())
+            let read = from_json::<Line>(&line).and_then(|line| {
+                line.check(header.next_id)?;
+                match (line.value, &line.name) {
+                    (Some(value), None) if names.is_empty() => {
+                        if value != value.trunc() {
+                            return Err(format!("{value} has bits set beyond its length"));
+                        }
+                        push(&mut addresses, line.known(value, &mut shared))
                     }
-                    _ => Ok(next),
-                });
-            known.push(read.map_err(|reason| corrupt(number, reason))?);
+                    (None, Some(name)) => {
+                        let name = name.clone();
+                        push(&mut names, line.known(name, &mut shared))
+                    }
+                    (Some(_), None) => Err("out of order: an address after a name".to_owned()),
+                    _ => Err("neither an address nor a name, or both".to_owned()),
+                }
+            });
+            read.map_err(|reason| corrupt(number, reason))?;
         }
-        if known.len() as u64 != header.indicators {
+        let read = addresses.len() + names.len();
+        if read as u64 != header.indicators {
             let reason = format!(
-                "the first line says {} indicators, the file has {}: cut off?",
-                header.indicators,
-                known.len()
+                "the first line says {} indicators, the file has {read}: cut off?",
+                header.indicators
             );
             return Err(corrupt(last_line, reason));
         }
-        let catalog = Self::new(known, header.next_id);
+        let catalog = Self::new(addresses, names, header.next_id);
         if let Some(IndicatorId(id)) = catalog.id_given_twice() {
             return Err(corrupt(last_line, format!("id {id} is given twice")));
         }
@@ -131,12 +145,18 @@ impl Catalog {
         let header = Header {
             matcher_catalog: VERSION,
             next_id: self.next_id,
-            indicators: self.known.len() as u64,
+            indicators: self.len() as u64,
         };
         serde_json::to_writer(&mut out, &header)?;
-        for known in &self.known {
+        for known in &self.addresses.known {
             out.write_all(b"\n")?;
-            serde_json::to_writer(&mut out, &Line::from(known))?;
+            let value = Some(known.indicator.value);
+            serde_json::to_writer(&mut out, &Line::new(known, value, None))?;
+        }
+        for known in &self.names.known {
+            out.write_all(b"\n")?;
+            let name = Some(known.indicator.value.clone());
+            serde_json::to_writer(&mut out, &Line::new(known, None, name))?;
         }
         out.write_all(b"\n")?;
         out.into_inner()?.sync_all()
@@ -150,86 +170,111 @@ struct Header {
     indicators: u64,
 }
 
-/// The file's own form of an indicator, so that neither changes with the
-/// other.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Line<'a> {
-    id: u32,
-    value: IpNet,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    protocol: Option<Protocol>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    port: Option<u16>,
-    #[serde(borrow)]
-    feeds: Vec<Cow<'a, str>>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    malware: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    confidence: Option<u8>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    first_seen: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    last_seen: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    valid_from: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    valid_until: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    left: Option<Timestamp>,
-}
-
-impl<'a> From<&'a Known> for Line<'a> {
-    fn from(known: &'a Known) -> Self {
-        let indicator = &*known.indicator;
-        Self {
-            id: indicator.id.0,
-            value: indicator.value,
-            protocol: indicator.qualifier.protocol,
-            port: indicator.qualifier.port,
-            feeds: indicator
-                .feeds
-                .iter()
-                .map(|feed| Cow::from(feed.as_str()))
-                .collect(),
-            malware: indicator.malware.as_deref().map(Cow::from),
-            confidence: indicator.confidence,
-            first_seen: indicator.first_seen,
-            last_seen: indicator.last_seen,
-            valid_from: indicator.valid_from,
-            valid_until: indicator.valid_until,
-            left: known.left,
+/// Appends one that follows those before it.
+fn push<V: Ord>(known: &mut Vec<Known<V>>, next: Known<V>) -> Result<(), String> {
+    match known.last() {
+        Some(last) if identity(&last.indicator) >= identity(&next.indicator) => {
+            Err("out of order: the indicator is smaller than the one before".to_owned())
+        }
+        _ => {
+            known.push(next);
+            Ok(())
         }
     }
 }
 
-impl Line<'_> {
-    fn known(self, next_id: u32) -> Result<Known, String> {
+/// Statements and names of feeds that many indicators share.
+#[derive(Default)]
+struct Shared {
+    feeds: HashMap<String, Arc<str>>,
+    last: HashMap<String, Arc<Statement>>,
+}
+
+impl Shared {
+    fn statement(&mut self, mut statement: Statement) -> Arc<Statement> {
+        if let Some(last) = self.last.get(&*statement.feed)
+            && **last == statement
+        {
+            return Arc::clone(last);
+        }
+        let feed = statement.feed.as_ref().to_owned();
+        let shared = self.feeds.entry(feed.clone()).or_insert(statement.feed);
+        statement.feed = Arc::clone(shared);
+        let statement = Arc::new(statement);
+        self.last.insert(feed, Arc::clone(&statement));
+        statement
+    }
+}
+
+/// The file's own form of an indicator, so that neither changes with the
+/// other.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    id: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    value: Option<IpNet>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<DomainName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    protocol: Option<Protocol>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    valid_from: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    valid_until: Option<Timestamp>,
+    said: Vec<Arc<Statement>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    left: Option<Timestamp>,
+}
+
+impl Line {
+    fn new<V>(known: &Known<V>, value: Option<IpNet>, name: Option<DomainName>) -> Self {
+        let indicator = &*known.indicator;
+        Self {
+            id: indicator.id.0,
+            value,
+            name,
+            protocol: indicator.qualifier.protocol,
+            port: indicator.qualifier.port,
+            valid_from: indicator.valid_from,
+            valid_until: indicator.valid_until,
+            said: indicator.statements.clone(),
+            left: known.left,
+        }
+    }
+
+    fn check(&self, next_id: u32) -> Result<(), String> {
         let id = self.id;
         if id == 0 || (next_id != 0 && id >= next_id) {
             return Err(format!("id {id} was never given: the next is {next_id}"));
         }
-        if self.value != self.value.trunc() {
-            return Err(format!("{} has bits set beyond its length", self.value));
+        if self.said.is_empty() {
+            return Err("no feed says it".to_owned());
         }
-        Ok(Known {
+        Ok(())
+    }
+
+    fn known<V>(self, value: V, shared: &mut Shared) -> Known<V> {
+        Known {
             indicator: Arc::new(Indicator {
-                id: IndicatorId(id),
-                value: self.value,
+                id: IndicatorId(self.id),
+                value,
                 qualifier: Qualifier {
                     protocol: self.protocol,
                     port: self.port,
                 },
-                feeds: self.feeds.into_iter().map(Cow::into_owned).collect(),
-                malware: self.malware.map(Cow::into_owned),
-                confidence: self.confidence,
-                first_seen: self.first_seen,
-                last_seen: self.last_seen,
                 valid_from: self.valid_from,
                 valid_until: self.valid_until,
+                statements: self
+                    .said
+                    .into_iter()
+                    .map(|statement| shared.statement(Arc::unwrap_or_clone(statement)))
+                    .collect(),
             }),
             left: self.left,
-        })
+        }
     }
 }
 
@@ -263,7 +308,8 @@ pub enum CatalogError {
     },
     /// The file is of another version of this program.
     #[error(
-        "{}:1: the indicator catalog has version {found}, this program reads {VERSION}",
+        "{}:1: the indicator catalog has version {found}, this program reads {VERSION}; when no \
+         hit is waiting to be read, detach, remove the file, and attach again",
         path.display()
     )]
     Version {
@@ -308,7 +354,7 @@ mod tests {
     fn listing(previous: &Catalog, text: &str, second: i64) -> Catalog {
         let entries = parse(Format::Plain, text.as_bytes()).entries;
         let now = Timestamp::from_second(second).unwrap();
-        IndicatorSet::merge(previous, &[("own", &entries)], now)
+        IndicatorSet::merge(previous, &[("own", entries.as_slice())], now)
             .unwrap()
             .1
     }
@@ -355,13 +401,13 @@ mod tests {
             let error = Catalog::load(&path).unwrap_err().to_string();
             error.replace(path.to_str().unwrap(), "catalog.jsonl")
         };
-        let header = r#"{"matcher_catalog":1,"next_id":3,"indicators":2}"#;
-        let a = r#"{"id":1,"value":"192.0.2.1/32","feeds":["own"]}"#;
-        let b = r#"{"id":2,"value":"192.0.2.2/32","feeds":["own"]}"#;
+        let header = r#"{"matcher_catalog":2,"next_id":3,"indicators":2}"#;
+        let a = r#"{"id":1,"value":"192.0.2.1/32","said":[{"feed":"own"}]}"#;
+        let b = r#"{"id":2,"value":"192.0.2.2/32","said":[{"feed":"own"}]}"#;
         let messages = [
             message(""),
             message("not json\n"),
-            message(&header.replace(":1", ":2")),
+            message(&header.replace(":2,\"next", ":1,\"next")),
             message(&format!("{header}\n{a}\n")),
             message(&format!("{header}\n{a}\n{}", &b[..20])),
             message(&format!("{header}\n{b}\n{a}\n")),
@@ -377,7 +423,7 @@ mod tests {
                 "{header}\n{a}\n{}\n",
                 b.replace("\"id\":2", "\"id\":0")
             )),
-            message(&format!("{header}\n{a}\n{}\n", b.replace("feeds", "feed"))),
+            message(&format!("{header}\n{a}\n{}\n", b.replace("feed", "feeds"))),
             message(&format!("{header}\n{a}\n{}\n", b.replace("/32", "/24"))),
         ];
         insta::assert_snapshot!(messages.join("\n"));

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{IndicatorSet, identity};
 use crate::{
-    indicator::{Indicator, Qualifier},
+    indicator::{DomainName, Indicator, Qualifier},
     protocol::Protocol,
 };
 
@@ -66,6 +66,11 @@ impl IndicatorSet {
             .collect()
     }
 
+    /// All entries that speak of a name. Nothing matches names yet.
+    pub fn covering_name(&self, name: &DomainName) -> Vec<&Indicator<DomainName>> {
+        self.names().filter(|it| it.value.covers(name)).collect()
+    }
+
     /// All indicators whose value covers `addr`, in the order of
     /// [`Self::lookup`], with the reasons why they do not match, if they do
     /// not.
@@ -86,7 +91,7 @@ impl IndicatorSet {
             let prefix = prefix.trunc();
             let start = self
                 .list
-                .partition_point(|indicator| identity(indicator).0 < prefix);
+                .partition_point(|indicator| *identity(indicator).0 < prefix);
             let mut of_prefix: Vec<&Indicator> = self
                 .list
                 .iter()

@@ -1,15 +1,15 @@
-//! What `feed lookup` says about an address: pure functions from a list to
-//! text or to one JSON object.
+//! What `feed lookup` says about an address or a name, and `feed diff` about
+//! two lists: pure functions to text or to one JSON object.
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::{fmt::Write as _, net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Covering, IndicatorSet, summary};
+use super::{Covering, Diff, IndicatorSet, diff, diff_of_names, summary};
 use crate::{
     hit::{Endpoint, IndicatorSummary},
-    indicator::Indicator,
+    indicator::{DomainName, Indicator, Statement, Tlp},
 };
 
 /// The answer for a person.
@@ -69,6 +69,10 @@ struct Found {
     valid_from: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     valid_until: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tlp: Option<Tlp>,
+    /// What each feed says, in its own words.
+    said: Vec<Arc<Statement>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     why_not: Vec<String>,
 }
@@ -78,8 +82,10 @@ impl From<&Covering<'_>> for Found {
         let indicator = covering.indicator;
         Self {
             indicator: summary(indicator),
-            first_seen: indicator.first_seen,
-            last_seen: indicator.last_seen,
+            first_seen: indicator.first_seen(),
+            last_seen: indicator.last_seen(),
+            tlp: indicator.tlp(),
+            said: indicator.statements.clone(),
             valid_from: indicator.valid_from,
             valid_until: indicator.valid_until,
             why_not: reasons(covering),
@@ -116,6 +122,7 @@ fn write(
     }
     for covering in matches {
         writeln!(text, "  {}", indicator_text(covering.indicator))?;
+        sources(text, &covering.indicator.statements)?;
     }
     if !others.is_empty() {
         writeln!(text, "covered without a match:")?;
@@ -128,32 +135,221 @@ fn write(
 }
 
 fn indicator_text(indicator: &Indicator) -> String {
-    let mut text = format!("#{} {}", indicator.id.0, indicator.value_text());
+    one_line(indicator, &indicator.value_text())
+}
+
+fn one_line<V>(indicator: &Indicator<V>, value: &str) -> String {
+    let mut text = format!("#{} {value}", indicator.id.0);
     let mut add = |name: &str, value: Option<String>| {
         if let Some(value) = value {
             text.push_str(name);
             text.push_str(&value);
         }
     };
+    let time = |time: Option<Timestamp>| time.map(|it| it.to_string());
     add(" ", indicator.qualifier.protocol.map(|it| it.to_string()));
     add(" port ", indicator.qualifier.port.map(|it| it.to_string()));
-    add(", feeds ", Some(indicator.feeds.join(" ")));
-    add(", malware ", indicator.malware.clone());
+    add(", feeds ", Some(indicator.feeds().join(" ")));
+    add(", malware ", indicator.malware().map(str::to_owned));
     add(
         ", confidence ",
-        indicator.confidence.map(|it| it.to_string()),
+        indicator.confidence().map(|it| it.to_string()),
     );
-    add(
-        ", first seen ",
-        indicator.first_seen.map(|it| it.to_string()),
-    );
-    add(", last seen ", indicator.last_seen.map(|it| it.to_string()));
-    add(
-        ", valid from ",
-        indicator.valid_from.map(|it| it.to_string()),
-    );
-    add(", until ", indicator.valid_until.map(|it| it.to_string()));
+    add(", first seen ", time(indicator.first_seen()));
+    add(", last seen ", time(indicator.last_seen()));
+    add(", valid from ", time(indicator.valid_from));
+    add(", until ", time(indicator.valid_until));
+    add(", ", indicator.tlp().map(|it| it.to_string()));
     text
+}
+
+/// What the feeds call the entry, and where they say more.
+fn sources(text: &mut String, statements: &[Arc<Statement>]) -> std::fmt::Result {
+    for Statement { feed, said } in statements.iter().map(AsRef::as_ref) {
+        let parts: Vec<&str> = [said.id.as_deref(), said.reference.as_deref()]
+            .into_iter()
+            .flatten()
+            .collect();
+        if !parts.is_empty() {
+            writeln!(text, "    {feed}: {}", parts.join(", "))?;
+        }
+    }
+    Ok(())
+}
+
+/// What lists a name, for a person. Nothing matches names yet.
+pub fn name_lookup_text(set: &IndicatorSet, name: &DomainName) -> String {
+    let found = set.covering_name(name);
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = (|| {
+        writeln!(
+            text,
+            "{name}: listed {} times; nothing matches names yet",
+            found.len()
+        )?;
+        for indicator in &found {
+            writeln!(text, "  {}", one_line(indicator, indicator.value.as_str()))?;
+            sources(&mut text, &indicator.statements)?;
+        }
+        Ok::<_, std::fmt::Error>(())
+    })();
+    text
+}
+
+/// What lists a name, for a program: one JSON object on one line.
+pub fn name_lookup_json(set: &IndicatorSet, name: &DomainName) -> String {
+    #[derive(Serialize)]
+    struct Report<'a> {
+        name: &'a DomainName,
+        /// Nothing is matched against names yet.
+        matched: bool,
+        listed: Vec<ListedName<'a>>,
+    }
+    let listed = set.covering_name(name);
+    let report = Report {
+        name,
+        matched: false,
+        listed: listed.into_iter().map(ListedName::from).collect(),
+    };
+    // Only maps with other keys than text cannot become JSON.
+    serde_json::to_string(&report).unwrap_or_default()
+}
+
+#[derive(Serialize)]
+struct ListedName<'a> {
+    id: u32,
+    value: &'a DomainName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    valid_from: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    valid_until: Option<Timestamp>,
+    said: &'a [Arc<Statement>],
+}
+
+impl<'a> From<&'a Indicator<DomainName>> for ListedName<'a> {
+    fn from(indicator: &'a Indicator<DomainName>) -> Self {
+        Self {
+            id: indicator.id.0,
+            value: &indicator.value,
+            valid_from: indicator.valid_from,
+            valid_until: indicator.valid_until,
+            said: &indicator.statements,
+        }
+    }
+}
+
+/// Indicators of one kind that the text of a difference shows.
+const CHANGES_SHOWN: usize = 50;
+
+/// What a load would change, for a person.
+pub fn diff_text(old: &IndicatorSet, new: &IndicatorSet) -> String {
+    let (addresses, names) = (diff(old, new), diff_of_names(old, new));
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = (|| {
+        write_diff(&mut text, "addresses and prefixes", &addresses, |it| {
+            it.value_text()
+        })?;
+        if !names.is_empty() {
+            write_diff(&mut text, "names", &names, |it| it.value.to_string())?;
+        }
+        Ok::<_, std::fmt::Error>(())
+    })();
+    text
+}
+
+fn write_diff<V>(
+    text: &mut String,
+    what: &str,
+    diff: &Diff<'_, V>,
+    value: impl Fn(&Indicator<V>) -> String,
+) -> std::fmt::Result {
+    let Diff {
+        added,
+        removed,
+        changed,
+    } = diff;
+    writeln!(
+        text,
+        "{what}: {} added, {} removed, {} changed",
+        added.len(),
+        removed.len(),
+        changed.len()
+    )?;
+    let signs = [("+", added), ("-", removed)];
+    for (sign, list) in signs {
+        for indicator in list.iter().take(CHANGES_SHOWN) {
+            writeln!(
+                text,
+                "  {sign} {}",
+                change_line(indicator, &value(indicator))
+            )?;
+        }
+        more(text, list.len())?;
+    }
+    for (old, new) in changed.iter().take(CHANGES_SHOWN) {
+        writeln!(text, "  ~ {}", one_line(old, &value(old)))?;
+        writeln!(text, "    {}", one_line(new, &value(new)))?;
+    }
+    more(text, changed.len())
+}
+
+/// Without the id: a new indicator has none before it is loaded.
+fn change_line<V>(indicator: &Indicator<V>, value: &str) -> String {
+    let line = one_line(indicator, value);
+    line.split_once(' ')
+        .map_or(line.clone(), |(_, rest)| rest.to_owned())
+}
+
+fn more(text: &mut String, count: usize) -> std::fmt::Result {
+    match count.checked_sub(CHANGES_SHOWN) {
+        Some(more) if more > 0 => writeln!(text, "    and {more} more (--json shows all)"),
+        _ => Ok(()),
+    }
+}
+
+/// What a load would change, for a program: one JSON object on one line.
+pub fn diff_json(old: &IndicatorSet, new: &IndicatorSet) -> String {
+    #[derive(Serialize)]
+    struct Report {
+        added: Vec<IndicatorSummary>,
+        removed: Vec<IndicatorSummary>,
+        changed: Vec<Change>,
+        names_added: Vec<String>,
+        names_removed: Vec<String>,
+        names_changed: Vec<String>,
+    }
+    #[derive(Serialize)]
+    struct Change {
+        old: IndicatorSummary,
+        new: IndicatorSummary,
+    }
+    let (addresses, names) = (diff(old, new), diff_of_names(old, new));
+    let all = |list: &[&Indicator]| list.iter().map(|it| summary(it)).collect();
+    let text =
+        |list: &[&Indicator<DomainName>]| list.iter().map(|it| it.value.to_string()).collect();
+    let report = Report {
+        added: all(&addresses.added),
+        removed: all(&addresses.removed),
+        changed: addresses
+            .changed
+            .iter()
+            .map(|(old, new)| Change {
+                old: summary(old),
+                new: summary(new),
+            })
+            .collect(),
+        names_added: text(&names.added),
+        names_removed: text(&names.removed),
+        names_changed: names
+            .changed
+            .iter()
+            .map(|(_, new)| new.value.to_string())
+            .collect(),
+    };
+    // Only maps with other keys than text cannot become JSON.
+    serde_json::to_string(&report).unwrap_or_default()
 }
 
 #[cfg(test)]

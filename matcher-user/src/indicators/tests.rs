@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     feeds::{Format, parse},
+    indicator::Said,
     protocol::Protocol,
 };
 
@@ -31,42 +32,91 @@ fn merge(feeds: &[(&str, &[FeedEntry])]) -> IndicatorSet {
 #[test]
 fn the_same_indicator_from_several_feeds_is_one_that_names_them() {
     let one = FeedEntry {
-        confidence: Some(40),
-        first_seen: Some(at(20)),
-        last_seen: Some(at(30)),
+        said: Said {
+            id: Some("1".into()),
+            confidence: Some(40),
+            first_seen: Some(at(20)),
+            last_seen: Some(at(30)),
+            ..Said::default()
+        },
         ..plain("192.0.2.7:443").remove(0)
     };
     let other = FeedEntry {
-        malware: Some("QakBot".to_owned()),
-        confidence: Some(90),
-        first_seen: Some(at(10)),
-        last_seen: Some(at(25)),
+        said: Said {
+            malware: Some("QakBot".into()),
+            confidence: Some(90),
+            first_seen: Some(at(10)),
+            last_seen: Some(at(25)),
+            ..Said::default()
+        },
         ..one.clone()
     };
     let set = merge(&[
-        ("zeta", &[other.clone(), other]),
+        ("zeta", &[other.clone(), other.clone()]),
         ("alpha", std::slice::from_ref(&one)),
         ("zeta", std::slice::from_ref(&one)),
     ]);
     let [indicator] = set.iter().collect::<Vec<_>>().try_into().unwrap();
-    assert_eq!(
-        *indicator,
-        Indicator {
-            id: IndicatorId(1),
-            value: "192.0.2.7/32".parse().unwrap(),
-            qualifier: Qualifier {
-                protocol: None,
-                port: Some(443)
-            },
-            feeds: vec!["alpha".to_owned(), "zeta".to_owned()],
-            malware: Some("QakBot".to_owned()),
-            confidence: Some(90),
-            first_seen: Some(at(10)),
-            last_seen: Some(at(30)),
-            valid_from: None,
-            valid_until: None,
-        }
+    assert_eq!(indicator.id, IndicatorId(1));
+    assert_eq!(indicator.qualifier.port, Some(443));
+    // Each feed's own words are kept, once.
+    let said: Vec<(&str, &Said)> = indicator
+        .statements
+        .iter()
+        .map(|it| (&*it.feed, &it.said))
+        .collect();
+    assert_eq!(said.len(), 3);
+    assert_eq!(said[0], ("alpha", &one.said));
+    assert!(said.contains(&("zeta", &one.said)) && said.contains(&("zeta", &other.said)));
+    assert_eq!(indicator.feeds(), ["alpha", "zeta"]);
+    assert_eq!(indicator.malware(), Some("QakBot"));
+    assert_eq!(indicator.confidence(), Some(90));
+    assert_eq!(indicator.first_seen(), Some(at(10)));
+    assert_eq!(indicator.last_seen(), Some(at(30)));
+}
+
+#[test]
+fn names_have_ids_of_the_same_kind_and_are_kept_apart() {
+    let rpz = parse(
+        Format::Rpz,
+        b"c2.example CNAME .
+*.c2.example CNAME .
+",
     );
+    let own = plain("192.0.2.7");
+    let listed = [
+        Listed {
+            feed: "rpz",
+            entries: &[],
+            names: &rpz.names,
+        },
+        Listed::from(("own", own.as_slice())),
+    ];
+    let (set, catalog) = IndicatorSet::merge(&Catalog::default(), &listed, NOW).unwrap();
+    assert_eq!((set.len(), set.names().len(), catalog.len()), (1, 2, 3));
+    let ids: Vec<u32> = set.names().map(|it| it.id.0).collect();
+    assert_eq!(ids, [2, 3]);
+    assert_eq!(set.get(IndicatorId(2)), None);
+    let found = set.covering_name(&"a.c2.example".parse().unwrap());
+    assert_eq!(found.len(), 1);
+    assert_eq!(catalog.names_listed_by("rpz").len(), 2);
+    assert_eq!(catalog.listed_by("rpz").len(), 0);
+    // Names that left come back with their ids.
+    let (_, catalog) = IndicatorSet::merge(&catalog, &[("own", own.as_slice())], NOW).unwrap();
+    let (again, _) = IndicatorSet::merge(&catalog, &listed, NOW).unwrap();
+    assert_eq!(again.names().map(|it| it.id.0).collect::<Vec<_>>(), ids);
+    assert!(diff_of_names(&set, &again).is_empty());
+}
+
+#[test]
+fn a_feed_that_stays_keeps_its_own_words_and_no_others() {
+    let own = plain("192.0.2.7 confidence=10");
+    let other = plain("192.0.2.7 confidence=90 malware=x");
+    let feeds = [("own", own.as_slice()), ("other", other.as_slice())];
+    let (_, catalog) = IndicatorSet::merge(&Catalog::default(), &feeds, NOW).unwrap();
+    let kept = catalog.listed_by("own");
+    assert_eq!(kept.len(), 1);
+    assert_eq!(kept[0].said, own[0].said);
 }
 
 #[test]
@@ -164,8 +214,8 @@ fn a_long_list_is_merged_again_with_only_its_differences() {
     };
     let (before, after) = (entries(0), entries(500));
     let (old, catalog) =
-        IndicatorSet::merge(&Catalog::default(), &[("own", &before)], NOW).unwrap();
-    let (new, catalog) = IndicatorSet::merge(&catalog, &[("own", &after)], NOW).unwrap();
+        IndicatorSet::merge(&Catalog::default(), &[("own", before.as_slice())], NOW).unwrap();
+    let (new, catalog) = IndicatorSet::merge(&catalog, &[("own", after.as_slice())], NOW).unwrap();
     let diff = diff(&old, &new);
     assert_eq!(
         (diff.added.len(), diff.removed.len(), diff.changed.len()),
@@ -204,13 +254,17 @@ prop_compose! {
         FeedEntry {
             value: IpNet::new(addr, length).unwrap().trunc(),
             qualifier: Qualifier { protocol, port },
-            malware,
-            confidence,
-            first_seen: seen.0,
-            last_seen: seen.1,
+            said: Said {
+                malware: malware.map(Into::into),
+                confidence,
+                first_seen: seen.0,
+                last_seen: seen.1,
+                ..Said::default()
+            },
             valid_from: valid.0,
             valid_until: valid.1,
             line,
+            part: 0,
         }
     }
 }
@@ -264,19 +318,22 @@ proptest! {
                     .filter(|indicator| identity(indicator) == entry_identity(entry))
                     .collect();
                 let [indicator] = same.try_into().unwrap();
-                prop_assert!(indicator.feeds.iter().any(|feed| feed == name));
-                prop_assert!(indicator.confidence >= entry.confidence);
-                prop_assert!(indicator.last_seen >= entry.last_seen);
-                prop_assert!(entry.first_seen.is_none_or(|seen| indicator.first_seen <= Some(seen)));
-                prop_assert!(indicator.malware.is_some() || entry.malware.is_none());
+                let kept = |it: &Arc<Statement>| &*it.feed == *name && it.said == entry.said;
+                prop_assert!(indicator.statements.iter().any(kept));
+                let first_seen = entry.said.first_seen;
+                prop_assert!(indicator.confidence() >= entry.said.confidence);
+                prop_assert!(indicator.last_seen() >= entry.said.last_seen);
+                prop_assert!(first_seen.is_none_or(|seen| indicator.first_seen() <= Some(seen)));
+                prop_assert!(indicator.malware().is_some() || entry.said.malware.is_none());
             }
         }
         for indicator in set.iter() {
             prop_assert_eq!(set.get(indicator.id), Some(indicator));
-            prop_assert!(indicator.feeds.is_sorted_by(|a, b| a < b));
-            for feed in &indicator.feeds {
-                prop_assert!(feeds.iter().any(|(name, entries)| name == feed
-                    && entries.iter().any(|entry| entry_identity(entry) == identity(indicator))));
+            prop_assert!(indicator.feeds().is_sorted_by(|a, b| a < b));
+            for statement in &indicator.statements {
+                prop_assert!(feeds.iter().any(|(name, entries)| *name == &*statement.feed
+                    && entries.iter().any(|entry| entry_identity(entry) == identity(indicator)
+                        && entry.said == statement.said)));
             }
         }
         prop_assert_eq!(set.get(IndicatorId(0)), None);
@@ -327,7 +384,7 @@ proptest! {
             }
         }
         list.extend(diff.added.iter().map(|it| (*it).clone()));
-        list.sort_by_key(identity);
+        list.sort_by(|a, b| identity(a).cmp(&identity(b)));
         prop_assert_eq!(list, listed(&new));
         // Whatever was ever listed can be explained by its id.
         for indicator in old.iter().chain(new.iter()) {

@@ -197,6 +197,10 @@ impl Instance {
         if !path.exists() {
             return Ok(());
         }
+        // Then no record has to be read.
+        if table.refused(Purpose::Detect).is_empty() {
+            return Ok(());
+        }
         let mut store = Store::open(&path, &self.edge())?;
         match store.erase_hits(|hit| refuses(table, hit)) {
             Ok(0) => {}

@@ -5,7 +5,7 @@ use super::{
     consent::{asked, asked_of, not_on_the_wire, now},
 };
 use crate::{
-    consent::{Answer as Consent, ConsentLists},
+    consent::{Answer as Consent, ConsentLists, PurposeSet},
     indicator::value_text,
 };
 
@@ -64,13 +64,12 @@ impl Instance {
                 }
             }
             (_, Some(ports)) => {
-                // The first port speaks for all of them, unless others hold
-                // some of them too.
-                let all: Vec<_> = ports.ranges().map(|range| range.first()).collect();
-                let allowed = all
-                    .iter()
-                    .map(|port| consent.allowed(Some(*port)))
-                    .reduce(|all, one| all.intersection(one))
+                // What all of them allow: others may hold some of them too.
+                let allowed = ports
+                    .ranges()
+                    .flat_map(|range| range.first()..=range.last())
+                    .map(|port| consent.allowed(Some(port)))
+                    .reduce(PurposeSet::intersection)
                     .unwrap_or_default();
                 answer.say(format!("{whom}: allows {allowed}"));
             }

@@ -5,6 +5,7 @@ use std::{io, path::PathBuf};
 use crate::{
     config::ConfigError,
     consent::ManagedError,
+    feeds::{AllowFileError, OutcomeError},
     indicators::{CatalogError, NoIdsLeft},
     kernel::KernelError,
     sinks::SinkError,
@@ -33,6 +34,9 @@ pub enum InstanceError {
     /// The subscriber space cannot be read.
     #[error("{0}")]
     Subscribers(#[from] SubscriberError),
+    /// A list of destinations that are never matched cannot be read.
+    #[error("{0}; the list in force stays")]
+    Allow(#[from] AllowFileError),
     /// No feed could be used.
     #[error("no feed could be loaded; the last good list stays in force")]
     NoFeed,
@@ -42,6 +46,9 @@ pub enum InstanceError {
     /// The catalog of indicators is damaged or cannot be written.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// It cannot be read how the last loads went.
+    #[error(transparent)]
+    Outcomes(#[from] OutcomeError),
     /// The catalog has no ids left.
     #[error(transparent)]
     Ids(#[from] NoIdsLeft),

@@ -1,12 +1,17 @@
 //! Loading feeds: read, guard, merge, compile, switch.
 
+use std::path::Path;
+
+use ipnet::IpNet;
 use jiff::Timestamp;
 use matcher_common::abi::Setting;
 
 use super::{Answer, Instance, InstanceError, LockName};
 use crate::{
-    feeds::{DEFAULT_MAX_BAD_SHARE, FeedEntry, FeedSource, Guards, LoadedFeed, shrunk},
-    indicators::{Catalog, IndicatorSet},
+    config::GuardConfig,
+    feeds::{FeedEntry, FeedOutcome, FeedOutcomes, FeedSource, Guards, LoadedFeed, shrunk},
+    indicator::DomainName,
+    indicators::{Catalog, IndicatorSet, Listed},
     kernel::tables::Tables,
     tables::indicators,
 };
@@ -24,23 +29,52 @@ pub struct LoadedIndicators {
     pub generation: u64,
 }
 
+/// Feeds read, judged and merged; nothing of it is in force.
+pub struct PreparedIndicators {
+    /// The list that is in force now.
+    pub before: IndicatorSet,
+    /// The list as it would be.
+    pub set: IndicatorSet,
+    /// It, and what was listed before.
+    pub catalog: Catalog,
+    /// How each feed went.
+    pub outcomes: FeedOutcomes,
+}
+
+/// What one feed brings into the next list.
+struct Part<'a> {
+    feed: &'a str,
+    entries: Vec<FeedEntry>,
+    names: Vec<FeedEntry<DomainName>>,
+}
+
+impl Part<'_> {
+    fn len(&self) -> usize {
+        self.entries.len() + self.names.len()
+    }
+}
+
 impl Instance {
     /// What no feed may load. The subscriber space that the kernel holds and
     /// the operator's own prefixes can never be C&C addresses.
     pub fn guards(&self, tables: &Tables) -> Result<Guards, InstanceError> {
-        let mut guards = Guards::default();
-        if let Some(config) = &self.config {
-            guards.min_prefix_len_v4 = config.guards.min_prefix_len_v4;
-            guards.min_prefix_len_v6 = config.guards.min_prefix_len_v6;
-            guards
-                .own_prefixes
-                .extend(config.guards.own_prefixes.iter().copied());
-        }
         let subscribers = tables.subscribers()?;
-        guards
-            .own_prefixes
-            .extend(subscribers.into_iter().map(|at| at.prefix));
-        Ok(guards)
+        self.guards_with(subscribers.into_iter().map(|at| at.prefix))
+    }
+
+    /// The same, with a subscriber space from elsewhere.
+    pub fn guards_with(
+        &self,
+        subscribers: impl IntoIterator<Item = IpNet>,
+    ) -> Result<Guards, InstanceError> {
+        Ok(self.guard_config().guards(subscribers, Timestamp::now())?)
+    }
+
+    fn guard_config(&self) -> GuardConfig {
+        self.config
+            .as_ref()
+            .map(|config| config.guards.clone())
+            .unwrap_or_default()
     }
 
     /// The catalog of indicators; empty before the first load.
@@ -48,9 +82,100 @@ impl Instance {
         Ok(Catalog::load(&self.catalog_path())?.unwrap_or_default())
     }
 
-    /// Makes exactly these feeds the list in force. A feed that cannot be
-    /// used, or that lost too much, keeps its last good entries, and the
-    /// answer says so; when there is nothing to put in force nothing changes.
+    /// Reads and merges exactly these feeds; changes nothing. A feed that
+    /// cannot be used, or that lost too much, keeps its last good entries,
+    /// as far as the guards of today let them, and the answer says so.
+    pub fn prepare(
+        &self,
+        guards: &Guards,
+        sources: &[FeedSource],
+        answer: &mut Answer,
+    ) -> Result<PreparedIndicators, InstanceError> {
+        let before = self.catalog()?;
+        let previous = FeedOutcomes::load(&self.outcomes_path()).unwrap_or_else(|error| {
+            answer.warn(format!("{error}"));
+            FeedOutcomes::default()
+        });
+        let config = self.guard_config();
+        let now = Timestamp::now();
+        let mut outcomes = FeedOutcomes::default();
+        let mut parts: Vec<Part<'_>> = Vec::with_capacity(sources.len());
+        for source in sources {
+            let mut last_good = Part {
+                feed: &source.name,
+                entries: before.listed_by(&source.name),
+                names: before.names_listed_by(&source.name),
+            };
+            let mut outcome = FeedOutcome {
+                feed: source.name.clone(),
+                format: source.format,
+                path: source.path.clone(),
+                at: now,
+                file_changed: changed(&source.path),
+                error: None,
+                counts: Default::default(),
+                last_used: Some(now),
+            };
+            let part = match read_feed(source, guards, last_good.len(), &config, answer) {
+                Ok(feed) => {
+                    outcome.counts = feed.counts();
+                    Part {
+                        feed: &source.name,
+                        entries: feed.entries,
+                        names: feed.names,
+                    }
+                }
+                Err(reason) => {
+                    answer.problem(format!("error: {reason}"));
+                    answer.exit = 1;
+                    outcome.error = Some(reason);
+                    outcome.last_used = previous.of(&source.name).and_then(|it| it.last_used);
+                    // What was good then may be guarded against by now.
+                    let was = last_good.len();
+                    let guards = guards.for_feed(&source.policy);
+                    guards.apply(&mut last_good.entries);
+                    guards.apply_to_names(&mut last_good.names);
+                    if was > 0 {
+                        answer.warn(format!(
+                            "{}: its last good list with {was} entries stays in force{}",
+                            source.name,
+                            match was - last_good.len() {
+                                0 => String::new(),
+                                refused => format!(", without {refused} that guards refuse now"),
+                            }
+                        ));
+                    }
+                    last_good
+                }
+            };
+            outcomes.0.push(outcome);
+            parts.push(part);
+        }
+        let usable = outcomes.0.iter().any(|outcome| outcome.error.is_none());
+        let nothing = parts.iter().all(|part| part.len() == 0);
+        if !usable && nothing && !sources.is_empty() {
+            self.keep_outcomes(&outcomes, answer);
+            return Err(InstanceError::NoFeed);
+        }
+        let listed: Vec<Listed<'_>> = parts
+            .iter()
+            .map(|part| Listed {
+                feed: part.feed,
+                entries: &part.entries,
+                names: &part.names,
+            })
+            .collect();
+        let (set, catalog) = IndicatorSet::merge(&before, &listed, now)?;
+        Ok(PreparedIndicators {
+            before: before.current(),
+            set,
+            catalog,
+            outcomes,
+        })
+    }
+
+    /// Makes exactly these feeds the list in force ([`Self::prepare`]); when
+    /// there is nothing to put in force nothing changes.
     pub fn load(
         &self,
         tables: &mut Tables,
@@ -59,57 +184,40 @@ impl Instance {
     ) -> Result<LoadedIndicators, InstanceError> {
         let _loading = self.run_dir().lock(LockName::Load)?;
         let guards = self.guards(tables)?;
-        let before = self.catalog()?;
-        let min_share = self.config.as_ref().map_or_else(
-            || crate::config::GuardConfig::default().min_remaining_share,
-            |config| config.guards.min_remaining_share,
-        );
-        let mut usable = 0;
-        let mut feeds: Vec<(&str, Vec<FeedEntry>)> = Vec::with_capacity(sources.len());
-        for source in sources {
-            let last_good = before.listed_by(&source.name);
-            let entries = match read_feed(source, &guards, last_good.len(), min_share, answer) {
-                Some(entries) => {
-                    usable += 1;
-                    entries
-                }
-                None => {
-                    answer.exit = 1;
-                    if !last_good.is_empty() {
-                        answer.warn(format!(
-                            "{}: its last good list with {} entries stays in force",
-                            source.name,
-                            last_good.len()
-                        ));
-                    }
-                    last_good
-                }
-            };
-            feeds.push((&source.name, entries));
-        }
-        let nothing = feeds.iter().all(|(_, entries)| entries.is_empty());
-        if usable == 0 && nothing && !sources.is_empty() {
-            return Err(InstanceError::NoFeed);
-        }
-        let parts: Vec<(&str, &[FeedEntry])> = feeds
-            .iter()
-            .map(|(name, entries)| (*name, entries.as_slice()))
-            .collect();
-        let (set, catalog) = IndicatorSet::merge(&before, &parts, Timestamp::now())?;
+        let PreparedIndicators {
+            set,
+            catalog,
+            outcomes,
+            ..
+        } = self.prepare(&guards, sources, answer)?;
         let compiled = indicators::compile(set.iter())?;
         // The catalog before the kernel: a hit must never carry an id that a
         // crash makes us forget.
         catalog.save(&self.catalog_path())?;
         let generation = tables.load_indicators(&compiled)?;
+        self.keep_outcomes(&outcomes, answer);
         answer.say(format!(
             "{} indicators in force, generation {generation}",
             set.len()
         ));
+        if set.names().len() > 0 {
+            answer.say(format!(
+                "{} names are kept; nothing matches names yet",
+                set.names().len()
+            ));
+        }
         Ok(LoadedIndicators {
             set,
             catalog,
             generation,
         })
+    }
+
+    /// What cannot be kept of it is no reason to undo a load.
+    fn keep_outcomes(&self, outcomes: &FeedOutcomes, answer: &mut Answer) {
+        if let Err(error) = outcomes.save(&self.outcomes_path()) {
+            answer.warn(format!("{error}"));
+        }
     }
 
     /// Says what stands between a load and the first hit, if anything does.
@@ -140,21 +248,21 @@ impl Instance {
     }
 }
 
-/// The entries of one feed, or `None` with the reason in the answer.
+/// When a file was changed last, as far as the system knows.
+fn changed(path: &Path) -> Option<Timestamp> {
+    let time = path.metadata().and_then(|it| it.modified()).ok()?;
+    Timestamp::try_from(time).ok()
+}
+
+/// One feed, read and found good; or the reason why not.
 fn read_feed(
     source: &FeedSource,
     guards: &Guards,
     last_good: usize,
-    min_share: f64,
+    config: &GuardConfig,
     answer: &mut Answer,
-) -> Option<Vec<FeedEntry>> {
-    let mut feed = match LoadedFeed::read(source) {
-        Ok(feed) => feed,
-        Err(error) => {
-            answer.problem(format!("error: {error}"));
-            return None;
-        }
-    };
+) -> Result<LoadedFeed, String> {
+    let mut feed = LoadedFeed::read(source).map_err(|error| error.to_string())?;
     feed.guard(guards);
     for line in feed.problem_lines().take(MAX_LINES) {
         answer.problem(line);
@@ -166,13 +274,15 @@ fn read_feed(
             source.path.display()
         ));
     }
-    if let Err(error) = feed.usable(DEFAULT_MAX_BAD_SHARE) {
-        answer.problem(format!("error: {error}"));
-        return None;
-    }
-    if let Some(shrunk) = shrunk(last_good, feed.entries.len(), min_share) {
-        answer.problem(format!("error: {}: {shrunk}", source.path.display()));
-        return None;
+    feed.usable(config.max_bad_share)
+        .map_err(|error| error.to_string())?;
+    let listed = feed.entries.len() + feed.names.len();
+    let min_share = source
+        .policy
+        .min_remaining_share
+        .unwrap_or(config.min_remaining_share);
+    if let Some(shrunk) = shrunk(last_good, listed, min_share) {
+        return Err(format!("{}: {shrunk}", source.path.display()));
     }
     if let Some(caution) = source.format.caution() {
         answer.warn(format!("{}: {caution}", source.name));
@@ -188,7 +298,7 @@ fn read_feed(
         },
         source.path.display()
     ));
-    Some(feed.entries)
+    Ok(feed)
 }
 
 /// Feeds as given on a command line.

@@ -15,7 +15,7 @@ pub use answer::Answer;
 pub use attach::chosen_interfaces;
 pub use consent::{AppliedConsent, ConsentAction, ConsentSubject, consent_lists, refuses};
 pub use error::InstanceError;
-pub use load::{LoadedIndicators, parse_sources};
+pub use load::{LoadedIndicators, PreparedIndicators, parse_sources};
 pub use run_dir::{Lock, LockName, RunDir};
 pub use status::Status;
 
@@ -113,6 +113,11 @@ impl Instance {
     /// Where the catalog of indicators is kept.
     pub fn catalog_path(&self) -> PathBuf {
         self.paths.state_dir.join("indicators.catalog")
+    }
+
+    /// Where it is kept how the last load of each feed went.
+    pub fn outcomes_path(&self) -> PathBuf {
+        self.paths.state_dir.join("feeds.json")
     }
 
     /// Where hits are stored.

@@ -1,10 +1,6 @@
 //! Consent in the kernel, changed while packets are judged by it.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use matcher_common::abi::{ConsentEntry, PortRange, Setting};
 use zerocopy::IntoBytes as _;
@@ -84,7 +80,7 @@ impl Tables {
             spans: held.spans,
             quiet: false,
             done: 0,
-            without_room: HashSet::new(),
+            without_room: HashMap::new(),
         };
         for (at, answer) in &plan.restrict {
             writer.write(at, answer)?;
@@ -95,6 +91,10 @@ impl Tables {
         for at in &plan.remove {
             writer.tables.consent.remove(TABLE, at)?;
             writer.without_room.remove(at);
+        }
+        // What the old table held is gone now, and may have left room.
+        for (at, answer) in std::mem::take(&mut writer.without_room) {
+            writer.write(&at, &answer)?;
         }
         let change = ConsentChange {
             without_room: writer.without_room.len(),
@@ -175,7 +175,8 @@ struct Writer<'a> {
     /// No packet is under way that read an entry before this change.
     quiet: bool,
     done: usize,
-    without_room: HashSet<SpacePrefix>,
+    /// What should stand where the ranges found no room.
+    without_room: HashMap<SpacePrefix, Answer>,
 }
 
 impl Writer<'_> {
@@ -199,7 +200,7 @@ impl Writer<'_> {
                     Some(span),
                 ),
                 None => {
-                    self.without_room.insert(*at);
+                    self.without_room.insert(*at, answer.clone());
                     (whole(by_port.portless()), None)
                 }
             },

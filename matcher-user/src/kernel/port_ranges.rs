@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use aya::maps::Map;
+use aya::maps::{Map, MapData};
 use matcher_common::abi::PortRange;
 use rustix::mm::ProtFlags;
 use zerocopy::{FromBytes as _, IntoBytes as _};
@@ -22,6 +22,8 @@ const _: () = assert!(size_of::<PortRange>() == BYTES);
 pub(super) struct PortRanges {
     memory: Mapping,
     capacity: u32,
+    /// Kept open: a program that is not loaded yet names the map by it.
+    _map: MapData,
 }
 
 impl PortRanges {
@@ -44,7 +46,11 @@ impl PortRanges {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         let memory = Mapping::new(data.fd().as_fd(), length, 0, protection)
             .map_err(|errno| failed(errno.to_string()))?;
-        Ok(Self { memory, capacity })
+        Ok(Self {
+            memory,
+            capacity,
+            _map: data,
+        })
     }
 
     /// Ranges that fit.

@@ -115,19 +115,11 @@ mod tests {
 
     fn indicator(id: u32, value: &str, port: Option<u16>) -> Indicator {
         Indicator {
-            id: IndicatorId(id),
-            value: value.parse().unwrap(),
             qualifier: Qualifier {
                 protocol: None,
                 port,
             },
-            feeds: vec!["test".into()],
-            malware: None,
-            confidence: None,
-            first_seen: None,
-            last_seen: None,
-            valid_from: None,
-            valid_until: None,
+            ..Indicator::bare(IndicatorId(id), value.parse().unwrap(), "test")
         }
     }
 

@@ -96,6 +96,8 @@ fn compile_feed(
 ) -> Result<(Catalogued, [Duration; 3])> {
     let guards = Guards {
         own_prefixes: vec![subscribers],
+        // Of a million random prefixes some hold a public resolver.
+        never_match_defaults: false,
         ..Guards::default()
     };
 

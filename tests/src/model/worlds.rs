@@ -14,7 +14,7 @@ use matcher_user::{
     protocol::Protocol,
 };
 
-use super::{ALL_PURPOSES, Consent, Layer, Packet, World, covers};
+use super::{ALL_PURPOSES, Consent, Layer, Packet, Sharer, World, covers};
 use crate::{frames::Frame, packets::indicator, traffic::random::Random};
 
 /// A frame, and what is known of it because it was made so.
@@ -101,6 +101,21 @@ fn consent(random: &mut Random) -> Consent {
     Consent::LongestPrefix(entries, default)
 }
 
+/// Never all ports of an address: that would be an opt-out of the address.
+fn sharers(random: &mut Random) -> Vec<Sharer> {
+    prefixes(random, 3)
+        .into_iter()
+        .map(|prefix| {
+            let ports = *random.of(&[(0, 52), (53, 442), (443, 443), (400, 9000)]);
+            Sharer {
+                prefix,
+                ports,
+                refused: purposes(random),
+            }
+        })
+        .collect()
+}
+
 /// An entry with random limits; times are close to `now`, also in between
 /// two nanoseconds of it.
 fn entry(random: &mut Random, id: u32, value: IpNet, now: Timestamp) -> Indicator {
@@ -163,6 +178,7 @@ pub fn world(random: &mut Random) -> World {
     let day = random.within(0, 4000) as i64;
     let now = Timestamp::from_second(1_700_000_000 + day * 86_400).expect("a time")
         + SignedDuration::from_nanos(random.within(0, 1_000_000_000) as i64);
+    let consent = consent(random);
     World {
         role: match random.within(0, 20) {
             0 => None,
@@ -174,7 +190,11 @@ pub fn world(random: &mut Random) -> World {
         stopped: chance(random, 2),
         consent_confirmed: !chance(random, 2),
         subscribers: prefixes(random, 8),
-        consent: consent(random),
+        sharers: match &consent {
+            Consent::Refusals(_) => sharers(random),
+            Consent::LongestPrefix(..) => Vec::new(),
+        },
+        consent,
         indicators: indicators(random, now),
         now,
     }

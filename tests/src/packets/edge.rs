@@ -216,6 +216,28 @@ fn lengths() -> Vec<Case> {
             .ip(ALICE6, CC6, 6)
             .ports(CLIENT, 443)
             .outbound_hit(id::HOST6),
+        broken(
+            "payload length 0 and hop-by-hop options without a jumbo payload",
+            changed(
+                Frame::ethernet()
+                    .ipv6(ALICE6, CC6)
+                    .hop_by_hop(1)
+                    .tcp(CLIENT, 443),
+                NETWORK + 4,
+                &[0, 0],
+            ),
+        )
+        .ip(ALICE6, CC6, 0)
+        .unparsed(Counter::MalformedIp),
+        packet(
+            "six bytes of a fragment header",
+            Frame::ethernet()
+                .ipv6(ALICE6, CC6)
+                .protocol(44)
+                .payload(&[6, 0, 0, 0, 1, 0]),
+        )
+        .ip(ALICE6, CC6, 44)
+        .unparsed(Counter::ExtensionHeaders),
         broken("a jumbogram that needs not be one", jumbo(65_535))
             .ip(ALICE6, CC6, 0)
             .unparsed(Counter::MalformedIp),

@@ -373,6 +373,44 @@ fn over_udp() -> Vec<Case> {
         .ports(CLIENT, 4789)
         .outbound_hit(id::HOST),
         packet(
+            "VXLAN-GPE with Ethernet in it",
+            Frame::ethernet()
+                .ipv4(RELAY, STRANGER)
+                .udp(TUNNEL_CLIENT, 4790)
+                .payload(&gpe(
+                    3,
+                    &Frame::ethernet().ipv4(CC, ALICE).icmp(0, 0).build(),
+                )),
+        )
+        .ip(RELAY, STRANGER, 17)
+        .ports(TUNNEL_CLIENT, 4790)
+        .inner(Tunnel::Vxlan, CC, ALICE, 1)
+        .hit(false, id::HOST, 1, 1),
+        packet(
+            "VXLAN-GPE with something else in it",
+            Frame::ethernet()
+                .ipv4(ALICE, CC)
+                .udp(TUNNEL_CLIENT, 4790)
+                .payload(&gpe(1, &Frame::raw().ipv4(INSIDE, CC).icmp(8, 0).build())),
+        )
+        .ip(ALICE, CC, 17)
+        .ports(TUNNEL_CLIENT, 4790)
+        .unparsed(Counter::Tunnel),
+        packet(
+            "MPLS over UDP",
+            Frame::ethernet()
+                .ipv4(RELAY, STRANGER)
+                .udp(TUNNEL_CLIENT, 6635)
+                .mpls(17)
+                .ipv4(ALICE, CC)
+                .tcp(CLIENT, 443),
+        )
+        .ip(RELAY, STRANGER, 17)
+        .ports(TUNNEL_CLIENT, 6635)
+        .inner(Tunnel::MplsInIp, ALICE, CC, 6)
+        .ports(CLIENT, 443)
+        .hit(true, id::HOST, 1, 1),
+        packet(
             "Geneve with options, and Ethernet in it",
             Frame::ethernet()
                 .ipv6(RELAY6, STRANGER6)
@@ -436,6 +474,11 @@ fn over_udp() -> Vec<Case> {
         .ports(2152, 2152)
         .outbound_hit(id::HOST),
     ]
+}
+
+/// VXLAN with the protocol of what follows.
+fn gpe(protocol: u8, body: &[u8]) -> Vec<u8> {
+    [&[0x0c, 0, 0, protocol, 0, 0, 42, 0], body].concat()
 }
 
 /// Design decision 1: consent of every subscriber in any layer, and then the
@@ -656,6 +699,24 @@ fn out_of_reach() -> Vec<Case> {
         )
         .ip(ALICE, CC, 4)
         .unparsed(Counter::TruncatedIp),
+        packet(
+            "a PIM Register carries a sender's packet",
+            Frame::ethernet()
+                .ipv4(ALICE, CC)
+                .protocol(103)
+                .payload(&[0x21, 0, 0, 0, 0, 0, 0, 0, 0x45]),
+        )
+        .ip(ALICE, CC, 103)
+        .unparsed(Counter::Tunnel),
+        packet(
+            "PIM between routers",
+            Frame::ethernet()
+                .ipv4(ALICE, CC)
+                .protocol(103)
+                .payload(&[0x20, 0, 0, 0]),
+        )
+        .ip(ALICE, CC, 103)
+        .outbound_hit(id::HOST),
         packet(
             "minimal encapsulation",
             Frame::ethernet()

@@ -37,6 +37,12 @@ pub const CC: &Tool = &Tool {
     package: "build-essential",
     why: "compiles SQLite and links",
 };
+/// libFuzzer is compiled from C++.
+pub const CXX: &Tool = &Tool {
+    program: "c++",
+    package: "build-essential",
+    why: "compiles libFuzzer",
+};
 /// Namespaces, veth pairs.
 pub const IP: &Tool = &Tool {
     program: "ip",
@@ -101,8 +107,8 @@ pub const XDP_FILTER: &Tool = &Tool {
 };
 
 /// All of them, for the report of `cargo xtask setup`.
-pub const TOOLS: [&Tool; 11] = [
-    CC, GIT, IP, NSENTER, TSHARK, QEMU, BUSYBOX, NFT, IPTABLES, IPSET, XDP_FILTER,
+pub const TOOLS: [&Tool; 12] = [
+    CC, CXX, GIT, IP, NSENTER, TSHARK, QEMU, BUSYBOX, NFT, IPTABLES, IPSET, XDP_FILTER,
 ];
 
 /// The program is there afterwards.

@@ -1,7 +1,7 @@
 use tempfile::TempDir;
 
 use super::*;
-use crate::consent::{Closed, Purpose, Subject, Whom, managed};
+use crate::consent::{Closed, PortLimit, Purpose, Subject, Whom, managed, table::Space};
 
 struct Lab {
     folder: TempDir,
@@ -219,4 +219,69 @@ fn a_managed_list_that_vanished_keeps_its_opt_outs() {
     let reload = lab.lists.reload();
     assert_eq!(reload.problems.len(), 1);
     assert!(!lab.allows("203.0.113.7") && lab.allows("203.0.113.8"));
+}
+
+#[test]
+fn a_line_for_a_space_that_does_not_exist_is_reported_and_favours_the_subscriber() {
+    for (model, outcome) in [
+        (ConsentModel::OptOut, "the line holds in every space"),
+        (ConsentModel::OptIn, "the line grants nothing"),
+    ] {
+        let mut lab = Lab::new(sources(model, &["a"], &[]));
+        lab.write(
+            "a",
+            "# comment\n10.0.0.7 space=8\n10.0.0.8 space=7\n10.0.0.9 space=0\n",
+        );
+        lab.lists.set_spaces(vec![Space {
+            id: 7,
+            prefixes: vec!["10.0.0.0/8".parse().unwrap()],
+        }]);
+        let reload = lab.lists.reload();
+        assert!(reload.matching_allowed);
+        let problems: Vec<String> = reload.problems.iter().map(|p| lab.plain(p)).collect();
+        let reason = "there is no subscriber space 8 (see [[subscribers.space]])";
+        assert_eq!(problems, [format!("a:2: note: {reason}: {outcome}")]);
+        let table = lab.lists.compile(now());
+        for space in [0, 7, 8] {
+            let allowed = table.allows(space, "10.0.0.7".parse().unwrap(), None, Purpose::Detect);
+            assert!(!allowed, "{model} {space}");
+        }
+    }
+}
+
+#[test]
+fn only_lines_that_touch_the_ports_and_the_space_are_named() {
+    let mut lab = Lab::new(sources(ConsentModel::OptOut, &["a"], &[]));
+    lab.write(
+        "a",
+        "198.51.100.9 ports=1024-2047\n198.51.100.9 map-e=a:4,k:8,psid:0x34\n\
+         198.51.100.9 space=7\n198.51.100.0/24 purposes=notify\n",
+    );
+    lab.lists.set_spaces(vec![Space {
+        id: 7,
+        prefixes: vec![],
+    }]);
+    lab.lists.reload();
+    let prefix = "198.51.100.9/32".parse().unwrap();
+    let ports = PortLimit::read_ports("1500-1600").unwrap();
+    let lines = |asked| {
+        let found = lab.lists.explain(asked).into_iter();
+        let found = found.map(|mention| (mention.line, mention.whole));
+        found.collect::<Vec<_>>()
+    };
+    let everything = [(1, false), (2, false), (3, false), (4, true)];
+    assert_eq!(lines(Asked::from(prefix)), everything);
+    let in_space_0 = Asked {
+        prefix,
+        space: Some(0),
+        ports: Some(&ports),
+    };
+    assert_eq!(lines(in_space_0), [(1, false), (4, true)]);
+    let port_set = PortLimit::read_map_e("a:4,k:8,psid:52").unwrap();
+    let in_space_7 = Asked {
+        prefix,
+        space: Some(7),
+        ports: Some(&port_set),
+    };
+    assert_eq!(lines(in_space_7), [(2, true), (3, true), (4, true)]);
 }

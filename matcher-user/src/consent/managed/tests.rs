@@ -188,3 +188,34 @@ fn consent_can_be_given_and_withdrawn_purpose_by_purpose() {
         .entries;
     assert!(refused.is_empty());
 }
+
+#[test]
+fn whoever_shares_an_address_is_added_and_taken_away_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = ManagedList::opt_outs(folder.path());
+    let address = subject("198.51.100.9");
+    let sharer = Whom {
+        ports: PortLimit::read_map_e("a:4,k:8,psid:0x34"),
+        space: Some(7),
+        ..address.clone()
+    };
+    let other = Whom {
+        ports: PortLimit::read_ports("1024-2047"),
+        ..address.clone()
+    };
+    assert!(list.add(&address, purposes("detect"), now()).unwrap());
+    assert!(list.add(&sharer, PurposeSet::ALL, now()).unwrap());
+    assert!(!list.add(&sharer, purposes("detect"), now()).unwrap());
+    assert!(list.add(&other, purposes("block"), now()).unwrap());
+    insta::assert_snapshot!(fs::read_to_string(list.path()).unwrap(), @r"
+    # Kept by matcher (matcher consent opt-out|opt-in|import). Edits are kept.
+    198.51.100.9 purposes=detect  # 2026-12-01T12:00:00Z
+    198.51.100.9 map-e=a:4,k:8,psid:0x34 space=7  # 2026-12-01T12:00:00Z
+    198.51.100.9 ports=1024-2047 purposes=block  # 2026-12-01T12:00:00Z
+    ");
+    assert!(list.remove(&address, PurposeSet::ALL).unwrap());
+    assert!(list.remove(&other, PurposeSet::ALL).unwrap());
+    let left = list.content().unwrap().list.entries;
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].space, Some(7));
+}

@@ -195,12 +195,14 @@ struct Open {
     answer: AnswerId,
 }
 
+/// Ports, kept so that their place stays theirs, and the answer.
+type Known = (Arc<[PortRun<Says>]>, AnswerId);
+
 /// Answers of prefixes whose ports are those of the prefix around them.
 #[derive(Default)]
 struct Inherited {
-    /// By the ports' own place in memory, which stays theirs while they are
-    /// kept here.
-    known: HashMap<(*const PortRun<Says>, Says), (Arc<[PortRun<Says>]>, AnswerId)>,
+    /// By the ports' place in memory and what is said of all ports.
+    known: HashMap<(*const PortRun<Says>, Says), Known>,
 }
 
 impl Inherited {

@@ -13,12 +13,10 @@ use super::{
     levels::{self, Lengths, Levels, Place},
 };
 
-/// Bits of the hosts' part for each host: one address in 800 that is not
-/// listed is a maybe.
-const HOST_BITS: u64 = 16;
-/// The same of the prefixes' part, which is small.
-const PREFIX_BITS: u64 = 24;
-/// Bits of the gate for each prefix: one address in 32 passes without cause.
+/// Bits of a part for each of its keys: one address in 800 that is not listed
+/// is a maybe. More bits would be fewer maybes and more cache misses.
+const KEY_BITS: u64 = 16;
+/// Bits of the gate for each prefix: one address in 200 passes without cause.
 const GATE_BITS: u64 = 32;
 /// An addition is spread over this many keys before it takes a level of its
 /// own.
@@ -48,10 +46,10 @@ impl Layout {
         // The head has 32 bits for a number of lines.
         let lines = |keys: u64, bits: u64| (roomy(keys) * bits).div_ceil(512).min(u32::MAX.into());
         Self {
-            hosts: lines(host_keys, HOST_BITS),
-            prefixes: lines(prefix_keys, PREFIX_BITS),
-            // There it has 32 bits for a number of bits.
-            gate: lines(gate_keys, GATE_BITS).min(u64::from(u32::MAX) / 512),
+            hosts: lines(host_keys, KEY_BITS),
+            prefixes: lines(prefix_keys, KEY_BITS),
+            // There it has 32 bits for a number of words.
+            gate: lines(gate_keys, GATE_BITS).min(u64::from(u32::MAX / LINE_WORDS)),
         }
     }
 
@@ -81,9 +79,10 @@ fn roomy(keys: u64) -> u64 {
 /// lengths; [`Plan::bytes`] is exact, and for hosts alone a small part.
 pub fn bytes_at_most(entries: u64) -> u64 {
     let spread = levels::spread_limit(entries);
-    // Hosts take less room than prefixes.
-    let layout = Layout::new(0, entries + spread, spread);
-    layout.lines() * LINE_BYTES
+    let layout = Layout::new(0, entries + spread, levels::gate_limit(entries));
+    // The other part is not empty either, and both are rounded up.
+    let other = Layout::new(0, 0, 0);
+    (layout.lines() + other.lines()) * LINE_BYTES
 }
 
 impl Plan {
@@ -136,7 +135,7 @@ impl Plan {
             hosts: 1 << 32 | layout.hosts,
             prefixes: layout.first_of_prefixes() << 32 | layout.prefixes,
             direct: layout.first_of_direct(),
-            gate: layout.first_of_gate() << 32 | (layout.gate * 512),
+            gate: layout.first_of_gate() << 32 | (layout.gate * u64::from(LINE_WORDS)),
         };
         for (at, word) in [
             (head::SEED_FIRST, seeds.first),
@@ -278,10 +277,10 @@ impl Head {
             let length = levels::gate_level(self.family).max(key.length);
             for key in key.spread(length) {
                 let v6 = self.family == Family::V6;
-                let bit = gate(self.seeds, key.high, v6, self.gate as u32);
+                let (word, bits) = gate(self.seeds, key.high, v6, self.gate as u32);
                 set(Or {
-                    word: first_word(self.gate >> 32) + bit as usize / 64,
-                    bits: 1 << (bit % 64),
+                    word: first_word(self.gate >> 32) + word as usize,
+                    bits,
                 });
             }
         }

@@ -38,13 +38,20 @@ pub(super) struct Levels {
     pub(super) host_keys: u64,
     /// Keys of the prefixes after spreading and cutting.
     pub(super) prefix_keys: u64,
-    /// Bits that the prefixes set in the gate; `None`: too many for one.
+    /// Bits that the prefixes set in the gate, at most; `None`: so many that
+    /// it would be open nearly everywhere, and is left out.
     pub(super) gate_keys: Option<u64>,
 }
 
 /// Keys that spreading may make out of a list of this many entries, at most.
 pub(super) const fn spread_limit(entries: u64) -> u64 {
     entries * 2 + 65_536
+}
+
+/// Keys of a gate, at most: where prefixes are not few beside the hosts, a
+/// gate costs a load and spares none.
+pub(super) const fn gate_limit(entries: u64) -> u64 {
+    entries / 4 + 4_096
 }
 
 /// Length of the prefixes that the gate knows.
@@ -111,9 +118,9 @@ pub(super) fn choose(family: Family, lengths: &Lengths) -> Levels {
             gate_keys = gate_keys.saturating_add(count(length) << growth);
         }
     }
-    found.gate_keys = (gate_keys <= spread_limit(entries)).then_some(gate_keys);
     found.prefixes.sort_unstable();
     found.prefixes.dedup();
+    found.gate_keys = (gate_keys <= gate_limit(entries)).then_some(gate_keys);
     found
 }
 
@@ -237,6 +244,13 @@ mod tests {
         assert_eq!(found.host_keys, 900_000);
         assert_eq!(found.prefix_keys, 180_000);
         assert_eq!(found.gate_keys, Some(180_000));
+    }
+
+    #[test]
+    fn a_list_of_prefixes_has_no_gate() {
+        let found = levels(Family::V6, &[(56, 1_000_000)]);
+        assert_eq!(found.prefixes, [56]);
+        assert_eq!((found.prefix_keys, found.gate_keys), (1_000_000, None));
     }
 
     #[test]
