@@ -10,9 +10,11 @@
 #![no_std]
 #![no_main]
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, xdp_action},
-    helpers::generated::bpf_redirect,
+    helpers::generated::{bpf_ktime_get_ns, bpf_loop, bpf_redirect},
     macros::{map, xdp},
     maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key},
     programs::XdpContext,
@@ -36,6 +38,12 @@ static FLOWS_V6: Array<Flow6> = Array::with_max_entries(1, 0);
 /// The flow that comes next on each CPU.
 #[map]
 static NEXT: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+/// The pair of addresses that comes next on each CPU, for [`rotate_pairs_v4`].
+#[map]
+static NEXT_PAIR: PerCpuArray<NextPair> = PerCpuArray::with_max_entries(1, 0);
+/// Slot 0: nanoseconds from one packet of [`rotate_pairs_v4`] to the next.
+#[map]
+static PACE: Array<u64> = Array::with_max_entries(1, 0);
 /// Slot 0: the program under test.
 #[map]
 static TARGET: ProgramArray = ProgramArray::with_max_entries(1, 0);
@@ -106,6 +114,95 @@ fn rotate<Flow: Copy>(context: &XdpContext, flows: &Array<Flow>, offset: usize) 
     // SAFETY: nothing here waits to be dropped.
     unsafe { TARGET.tail_call(context, 0) };
     xdp_action::XDP_ABORTED
+}
+
+/// Where [`rotate_pairs_v4`] has come to.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct NextPair {
+    /// The flow that gives the source.
+    index: u32,
+    /// How many flows further the one is that gives the destination.
+    apart: u32,
+    /// When the packet is due, `bpf_ktime_get_ns`.
+    due_ns: u64,
+}
+
+/// Ethernet and IPv4: the source of the next flow and the destination of
+/// another, which is one further each time round, so that it takes very long
+/// until a pair comes again; at the pace of `PACE`. Then the target.
+#[xdp(frags)]
+fn rotate_pairs_v4(context: XdpContext) -> u32 {
+    let addresses = context.data() + 26;
+    if addresses + size_of::<Flow4>() > context.data_end() {
+        return xdp_action::XDP_ABORTED;
+    }
+    // SAFETY: a constant of the object file, volatile because the loader
+    // patches it.
+    let flows = unsafe { core::ptr::read_volatile(&raw const FLOWS) };
+    let (Some(pair), Some(pace)) = (NEXT_PAIR.get_ptr_mut(0), PACE.get(0)) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    // SAFETY: this CPU's own slot; XDP programs do not preempt each other on
+    // one CPU.
+    let pair = unsafe { &mut *pair };
+    if *pace > 0 {
+        pair.due_ns = wait_until(pair.due_ns).wrapping_add(*pace);
+    }
+    let index = pair.index;
+    let other = index.wrapping_add(pair.apart);
+    let other = if other >= flows { other.wrapping_sub(flows) } else { other };
+    pair.index = index.wrapping_add(1);
+    if pair.index >= flows {
+        pair.index = 0;
+        pair.apart = pair.apart.wrapping_add(1);
+        if pair.apart >= flows {
+            pair.apart = 0;
+        }
+    }
+    let (Some(from), Some(to)) = (FLOWS_V4.get(index), FLOWS_V4.get(other)) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    let ([a, b, _, _], [_, _, c, d]) = (*from, *to);
+    // SAFETY: the addresses lie inside the packet, as just compared, at an even
+    // offset of a buffer that starts aligned.
+    unsafe { *(addresses as *mut Flow4) = [a, b, c, d] };
+    // SAFETY: nothing here waits to be dropped.
+    unsafe { TARGET.tail_call(&context, 0) };
+    xdp_action::XDP_ABORTED
+}
+
+/// Returns when it is `due_ns`, with that, or at once with the time if it is
+/// later already: a packet that comes late delays those behind it.
+#[inline(always)]
+fn wait_until(due_ns: u64) -> u64 {
+    /// More than a millisecond's worth of looking at the clock.
+    const LOOKS: u32 = 1 << 16;
+    let mut due_ns = due_ns;
+    // SAFETY: helpers; the callback takes a pointer to what `due_ns` is.
+    unsafe {
+        let now = bpf_ktime_get_ns();
+        if now >= due_ns {
+            return now;
+        }
+        bpf_loop(
+            LOOKS,
+            is_due as *mut c_void,
+            (&raw mut due_ns).cast::<c_void>(),
+            0,
+        );
+    }
+    due_ns
+}
+
+/// 1, which ends the waiting, when it is time. A callback of `bpf_loop`.
+///
+/// # Safety
+///
+/// `due_ns` is the one that [`wait_until`] hands to the helper.
+unsafe extern "C" fn is_due(_look: u32, due_ns: *mut u64) -> i64 {
+    // SAFETY: as promised by the caller.
+    unsafe { i64::from(bpf_ktime_get_ns() >= *due_ns) }
 }
 
 /// Goes round the list.

@@ -164,8 +164,8 @@ impl Report {
         let style = format!(r#"stroke="{GREY}" stroke-dasharray="5 4""#);
         canvas.line((left, budget), (left + width, budget), &style);
         canvas.text(
-            (left + width, budget - 5.0),
-            "end",
+            (left + 4.0, budget + 14.0),
+            "start",
             r##"fill="#777777" font-size="11""##,
             "67 ns: 10 Gbit/s of smallest packets",
         );

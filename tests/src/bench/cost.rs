@@ -92,6 +92,11 @@ pub struct Row {
     pub traffic: Traffic,
     /// Nanoseconds a packet in each round, with everything around the program.
     pub rounds: Vec<f64>,
+    /// The same of the empty program, on the same packets right before and
+    /// right after.
+    pub empty: Vec<f64>,
+    /// The same of `parse-min`.
+    pub parse_min: Vec<f64>,
     /// Packets of all rounds.
     pub packets: u64,
     /// Those that took the exit of their traffic; all, or the benchmark fails.
@@ -137,8 +142,8 @@ pub(super) struct Bed {
     rows: Vec<(Row, usize, On)>,
     /// The largest list, for those who change to it or explain its hits.
     pub(super) largest: Catalogued,
-    /// The rotor of hits of the largest list.
-    hits: usize,
+    /// Another of that length, half of it the same.
+    other: IndicatorTables,
 }
 
 const XDP_PASS: u32 = 2;
@@ -221,7 +226,16 @@ impl Bed {
         let largest = plan.largest();
         let population = Population::new(family, plan.opt_outs, &mut random)?;
         let out = population.opt_outs()?;
-        let all = prefixes(family, largest, &mut random);
+        let half = largest / 2;
+        let all = prefixes(family, largest + largest - half, &mut random);
+        let other = [
+            all.get(..half).unwrap_or_default(),
+            all.get(largest..).unwrap_or_default(),
+        ]
+        .concat();
+        let space = Population::space(family)?;
+        let other = compile_list(&other, space)?.tables;
+        // What misses one list misses the other too.
         let pairs = Pairs::new(family, &population, &all);
         let mut bed = Self {
             frame: frame(family),
@@ -229,8 +243,8 @@ impl Bed {
             instances: Vec::new(),
             references: Vec::new(),
             rows: Vec::new(),
-            largest: compile_list(&all, Population::space(family)?)?,
-            hits: 0,
+            largest: compile_list(all.get(..largest).unwrap_or_default(), space)?,
+            other,
         };
         // The same pairs twice: for programs that find out which end is the
         // subscriber's, and for those that take the source for it.
@@ -241,7 +255,12 @@ impl Bed {
                 family.name(),
                 Traffic::name(traffic)
             ));
-            let pairs = pairs.of(traffic, entries, plan.flows, &mut random)?;
+            let count = match traffic {
+                // None comes twice, or it would be folded.
+                Traffic::Hit => plan.packets_per_row().max(plan.flows),
+                _ => plan.flows,
+            };
+            let pairs = pairs.of(traffic, entries, count, &mut random)?;
             for direction in [Direction::Either, Direction::Outbound] {
                 let flows = flows(family, &pairs, direction, &mut random)?;
                 bed.rotors.push(Rotor::load(bench.baselines, &flows)?);
@@ -272,7 +291,6 @@ impl Bed {
             if entries > 0 {
                 let hit = rotors(&mut bed, Traffic::Hit, entries, say)?;
                 traffics.push((Traffic::Hit, hit));
-                bed.hits = hit;
             }
             if entries == largest {
                 for traffic in [Traffic::NearMiss, Traffic::HotSet, Traffic::Zipf] {
@@ -298,6 +316,9 @@ impl Bed {
                         swapping: true,
                     };
                     bed.row(family, swapping, Traffic::Miss, miss, on);
+                    // Listed before and after: a hit at every moment.
+                    let hit = rotors(&mut bed, Traffic::Hit, half, say)?;
+                    bed.row(family, swapping, Traffic::Hit, hit, on);
                 }
             }
         }
@@ -345,6 +366,8 @@ impl Bed {
             measured,
             traffic,
             rounds: Vec::new(),
+            empty: Vec::new(),
+            parse_min: Vec::new(),
             packets: 0,
             exits: counted,
             lookups: match on {
@@ -359,33 +382,35 @@ impl Bed {
     /// Every row once.
     fn round(&mut self, bench: &Bench<'_>) -> Result<()> {
         for (row, rotor, on) in &mut self.rows {
-            let run = Run {
+            let mut run = Run {
                 bench,
                 frame: &self.frame,
                 rotor: self.rotors.get_mut(*rotor).context("no rotor")?,
             };
+            let before = run.baselines()?;
             match on {
-                On::Nothing => row.of_baseline(run)?,
+                On::Nothing => row.of_baseline(&mut run)?,
                 On::Instance(at) => {
                     let instance = self.instances.get_mut(*at).context("no instance")?;
-                    row.of_product(run, instance, &self.largest.tables)?;
+                    let lists = [&self.other, &self.largest.tables];
+                    row.of_product(&mut run, instance, lists)?;
                 }
                 On::Reference(at) => {
                     let reference = self.references.get_mut(*at).context("no reference")?;
-                    row.of_reference(run, reference)?;
+                    row.of_reference(&mut run, reference)?;
                 }
             }
+            let after = run.baselines()?;
+            row.empty.push((before[0] + after[0]) / 2.0);
+            row.parse_min.push((before[1] + after[1]) / 2.0);
         }
         Ok(())
     }
 
-    /// The largest list, and packets that hit it.
-    pub(super) fn hits(&mut self) -> Result<(&mut Instance, &mut Rotor, &Catalogued)> {
-        Ok((
-            self.instances.last_mut().context("no list")?,
-            self.rotors.get_mut(self.hits).context("no hits")?,
-            &self.largest,
-        ))
+    /// The largest list, in the kernel and in words.
+    pub(super) fn largest(&mut self) -> Result<(&mut Instance, &Catalogued)> {
+        let instance = self.instances.last_mut().context("no list")?;
+        Ok((instance, &self.largest))
     }
 }
 
@@ -435,6 +460,18 @@ pub(super) fn furnish(
         },
     )?;
     tables.set(Setting::ConsentDeadline, u64::MAX)?;
+    let opted_out = consent(tables, family, opted_out)?;
+    ensure!(
+        opted_out == 0,
+        "{opted_out} opt-outs by port, where there are none"
+    );
+    tables.load_indicators(list)?;
+    Ok(())
+}
+
+/// The subscribers of a family, of whom these have opted out; how many of them
+/// found no room.
+pub(super) fn consent(tables: &mut Tables, family: Family, opted_out: &[IpNet]) -> Result<usize> {
     let refused = Answer::Whole(PurposeSet::NONE);
     let consent = ConsentEntries {
         entries: opted_out
@@ -444,14 +481,9 @@ pub(super) fn furnish(
         default: PurposeSet::ALL,
     };
     let spaces = SpaceTables::one([Population::space(family)?]);
-    let change = tables.set_spaces_and_consent(&spaces, &consent)?;
-    ensure!(
-        change.without_room == 0,
-        "{} opt-outs by port, where there are none",
-        change.without_room
-    );
-    tables.load_indicators(list)?;
-    Ok(())
+    Ok(tables
+        .set_spaces_and_consent(&spaces, &consent)?
+        .without_room)
 }
 
 impl Instance {
@@ -499,6 +531,16 @@ impl Run<'_> {
         Ok(outcome.duration.as_nanos() as f64)
     }
 
+    /// What `empty` and `parse-min` take on these packets now.
+    fn baselines(&mut self) -> Result<[f64; 2]> {
+        let mut each = [0.0; 2];
+        for (baseline, took) in [Baseline::Empty, Baseline::ParseMin].iter().zip(&mut each) {
+            self.rotor.aim(Target::Baseline(*baseline))?;
+            (*took, _) = self.bursts(|| Ok(()))?;
+        }
+        Ok(each)
+    }
+
     /// A round of an undisturbed row; `after` each burst.
     fn bursts(&mut self, mut after: impl FnMut() -> Result<()>) -> Result<(f64, u64)> {
         let mut sum = 0.0;
@@ -514,7 +556,7 @@ impl Run<'_> {
 }
 
 impl Row {
-    fn of_baseline(&mut self, mut run: Run<'_>) -> Result<()> {
+    fn of_baseline(&mut self, run: &mut Run<'_>) -> Result<()> {
         let Measured::Baseline(baseline) = self.measured else {
             bail!("{}: no tables", self.title());
         };
@@ -524,7 +566,7 @@ impl Row {
         Ok(())
     }
 
-    fn of_reference(&mut self, mut run: Run<'_>, reference: &mut Reference) -> Result<()> {
+    fn of_reference(&mut self, run: &mut Run<'_>, reference: &mut Reference) -> Result<()> {
         let Measured::Reference { program, .. } = self.measured else {
             bail!("{}: no reference", self.title());
         };
@@ -555,9 +597,9 @@ impl Row {
 
     fn of_product(
         &mut self,
-        mut run: Run<'_>,
+        run: &mut Run<'_>,
         instance: &mut Instance,
-        largest: &IndicatorTables,
+        lists: [&IndicatorTables; 2],
     ) -> Result<()> {
         let before = instance.loaded.tables.counters()?;
         run.rotor.aim(match self.measured {
@@ -568,8 +610,12 @@ impl Row {
         let mut events = 0;
         let (average, packets) = match (self.swaps, run.bench.cpus.beside) {
             (Some(_), Some(beside)) => {
+                let after = || {
+                    events += drain(ring)?;
+                    Ok(())
+                };
                 let (average, packets, swaps) =
-                    during_swaps(&mut run, &mut loaded.tables, largest, beside)?;
+                    during_swaps(run, &mut loaded.tables, lists, beside, after)?;
                 self.swaps = self.swaps.map(|sum| sum + swaps);
                 (average, packets)
             }
@@ -625,13 +671,15 @@ impl Row {
     }
 }
 
-/// Bursts while another CPU loads the list again, once at least and until all
-/// bursts of a round are done: average, packets, changes.
+/// Bursts while another CPU loads one list after the other, each once at least
+/// and until all bursts of a round are done; `after` each burst. Average,
+/// packets, changes. The last list is in force afterwards.
 fn during_swaps(
     run: &mut Run<'_>,
     tables: &mut Tables,
-    list: &IndicatorTables,
+    lists: [&IndicatorTables; 2],
     beside: usize,
+    mut after: impl FnMut() -> Result<()>,
 ) -> Result<(f64, u64, u64)> {
     let (enough, started, done) = (
         AtomicBool::new(false),
@@ -645,8 +693,10 @@ fn during_swaps(
                 started.store(true, Ordering::Release);
                 let mut swaps = 0;
                 loop {
-                    tables.load_indicators(list)?;
-                    swaps += 1;
+                    for list in lists {
+                        tables.load_indicators(list)?;
+                        swaps += 1;
+                    }
                     if enough.load(Ordering::Acquire) {
                         break Ok::<u64, anyhow::Error>(swaps);
                     }
@@ -665,6 +715,7 @@ fn during_swaps(
         let mut measure = || {
             while !done.load(Ordering::Acquire) {
                 sum += run.burst()?;
+                after()?;
                 bursts += 1;
                 if bursts >= run.bench.plan.bursts {
                     enough.store(true, Ordering::Release);

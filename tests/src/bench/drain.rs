@@ -8,14 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use matcher_common::abi::{Counter, HitEvent};
 use matcher_user::{
     clock::WallOffset,
     drain::Names,
     indicators::Catalog,
     kernel::{
-        bench::{BareRing, Rotor, Target},
+        bench::{BareConsumer, BareRing, Flows, Rotor, Target},
         program::Loaded,
         ring::Ring,
         tables::{Counters, Tables},
@@ -24,11 +24,15 @@ use matcher_user::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
-    Bench,
+    Bench, Family,
     cost::{Beds, Instance, limits},
+    lists::prefixes,
     load::Catalogued,
     machine::stay_on,
+    population::Population,
+    traffic::{Direction, Pairs, Traffic, flows},
 };
+use crate::traffic::Random;
 
 /// What reads the ring buffer.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -36,6 +40,8 @@ pub enum Reader {
     /// A program that does nothing but write records, and aya's consumer, which
     /// reads nothing of them.
     Bare,
+    /// The product's program, and aya's consumer.
+    BareReader,
     /// The product's program and its consumer.
     Ring,
     /// The same, each event made a hit with its indicator's name.
@@ -47,6 +53,7 @@ impl Reader {
     pub fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare ring",
+            Self::BareReader => "matcher, bare",
             Self::Ring => "matcher, events",
             Self::Hits => "matcher, hits",
         }
@@ -75,7 +82,7 @@ pub struct Drained {
     pub reader: Reader,
     /// Seconds of the run without loss.
     pub seconds: f64,
-    /// Matched packets a second in that run; `None` when every rate that was
+    /// Events delivered a second in that run; `None` when every rate that was
     /// tried lost some.
     pub without_loss: Option<f64>,
     /// What became of them.
@@ -137,7 +144,7 @@ impl Consumer for Product<'_> {
     }
 }
 
-impl Consumer for matcher_user::kernel::bench::BareConsumer<'_> {
+impl Consumer for BareConsumer {
     fn take(&mut self) -> Result<u64> {
         Ok(self.take())
     }
@@ -155,30 +162,48 @@ pub(super) fn measure(
     };
     let bed = beds.all.first_mut().ok_or_else(|| anyhow!("no family"))?;
     let frame = bed.frame.clone();
-    let (instance, rotor, list) = bed.hits()?;
+    let (instance, list) = bed.largest()?;
+    let mut rotor = distinct_hits(bench)?;
     let long = Duration::from_secs(bench.plan.drain_seconds.into());
     // The others are there for comparison.
     let short = (long / 6).max(Duration::from_millis(500));
     let mut drained = Vec::new();
-    for reader in [Reader::Bare, Reader::Ring, Reader::Hits] {
+    for reader in [Reader::Bare, Reader::BareReader, Reader::Ring, Reader::Hits] {
         say(&format!("draining: {}", reader.name()));
         let mut setup = Setup {
             burst: bench.plan.burst,
             frame: &frame,
-            rotor,
+            rotor: &mut rotor,
             beside,
             length: match reader {
                 Reader::Hits => long,
-                Reader::Bare | Reader::Ring => short,
+                _ => short,
             },
             trial: Duration::from_secs(1).min(short),
         };
         drained.push(match reader {
             Reader::Bare => of_bare(bench, &mut setup)?,
-            Reader::Ring | Reader::Hits => of_product(reader, &mut setup, instance, list)?,
+            _ => of_product(reader, &mut setup, instance, list)?,
         });
     }
     Ok(drained)
+}
+
+/// Packets of which hardly two have the same ends, each a hit of the largest
+/// list: none is folded into another.
+fn distinct_hits(bench: &Bench<'_>) -> Result<Rotor> {
+    let family = Family::V4;
+    // As the beds make them, and so of the list that is in the kernel.
+    let mut random = Random::new(bench.plan.seed);
+    let population = Population::new(family, bench.plan.opt_outs, &mut random)?;
+    let largest = bench.plan.largest();
+    let list = prefixes(family, largest, &mut random);
+    let pairs = Pairs::new(family, &population, &list);
+    let pairs = pairs.of(Traffic::Hit, largest, bench.plan.flows, &mut random)?;
+    match flows(family, &pairs, Direction::Outbound, &mut random)? {
+        Flows::V4(flows) => Ok(Rotor::load_pairs(bench.baselines, flows)?),
+        Flows::V6(_) => bail!("the drain is for IPv4"),
+    }
 }
 
 struct Setup<'a> {
@@ -198,7 +223,7 @@ fn of_bare(bench: &Bench<'_>, setup: &mut Setup<'_>) -> Result<Drained> {
         Reader::Bare,
         setup,
         &mut bare,
-        |bare, work| work(&mut bare.consumer()),
+        |bare, work| work(bare.consumer()),
         |bare| {
             let (delivered, lost) = bare.delivered_and_lost()?;
             Ok(Fates {
@@ -220,12 +245,17 @@ fn of_product(
     let Instance { loaded, ring } = instance;
     setup.rotor.aim(Target::Matcher(loaded))?;
     let Loaded { tables, .. } = loaded;
+    // Another consumer may have read from it meanwhile.
+    *ring = Ring::open(tables)?;
     let mut state: (&mut Ring, &Tables) = (ring, tables);
     run(
         reader,
         setup,
         &mut state,
-        |(ring, _), work| {
+        |(ring, tables), work| {
+            if reader == Reader::BareReader {
+                return work(&mut BareConsumer::instead(tables)?);
+            }
             let names = (reader == Reader::Hits).then(|| Naming {
                 names: Names::default(),
                 offset: WallOffset::measure(),
@@ -260,6 +290,7 @@ fn run<S>(
 ) -> Result<Drained> {
     // Nobody reads: more than the ring buffer holds.
     let before = count(state)?;
+    setup.rotor.pace(Duration::ZERO)?;
     for _ in 0..4 {
         setup.rotor.run(setup.frame, setup.burst)?;
     }
@@ -292,6 +323,7 @@ fn run<S>(
     };
     let (first, seconds) = attempt(setup, None, setup.trial)?;
     let fastest = first.matched as f64 / seconds;
+    ensure!(first.matched > 0, "{}: no packet matched", reader.name());
     // What was delivered while some was lost is what the reader can take.
     let mut rate = match first.lost {
         0 => None,
@@ -313,7 +345,7 @@ fn run<S>(
     Ok(Drained {
         reader,
         seconds,
-        without_loss: clean.then(|| fates.matched as f64 / seconds),
+        without_loss: clean.then(|| fates.delivered as f64 / seconds),
         fates,
         emptying,
         overload,
@@ -399,19 +431,20 @@ fn wait(consumer: &mut (dyn Consumer + Send)) -> Result<()> {
 
 /// Runs packets at this rate, or as fast as they go; the seconds it took.
 fn produce(setup: &mut Setup<'_>, rate: Option<f64>, length: Duration) -> Result<f64> {
-    /// Packets of a system call: short against the ring buffer.
-    const CHUNK: u32 = 1_000;
+    /// A system call takes a while before its first packet and after its last,
+    /// when the kernel waits for all CPUs (net/bpf/test_run.c).
+    const LONG: Duration = Duration::from_millis(500);
+    let between = rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(1.0 / rate));
+    setup.rotor.pace(between)?;
+    let long = LONG.min(length / 4);
+    let mut packets: u32 = 1_000;
     let start = Instant::now();
-    let mut sent = 0.0;
     while start.elapsed() < length {
-        if let Some(rate) = rate {
-            let due = Duration::from_secs_f64(sent / rate);
-            while start.elapsed() < due {
-                std::hint::spin_loop();
-            }
+        let call = Instant::now();
+        setup.rotor.run(setup.frame, packets)?;
+        if call.elapsed() < long {
+            packets = packets.saturating_mul(2);
         }
-        setup.rotor.run(setup.frame, CHUNK)?;
-        sent += f64::from(CHUNK);
     }
     Ok(start.elapsed().as_secs_f64())
 }

@@ -24,7 +24,12 @@ use matcher_user::{
 };
 use serde_json::{Value, json};
 
-use super::{Bench, Family, cost::limits, lists::prefixes, population::Population};
+use super::{
+    Bench, Family,
+    cost::{consent, limits},
+    lists::prefixes,
+    population::Population,
+};
 use crate::traffic::Random;
 
 /// A list as the kernel is given it, and who explains its hits.
@@ -44,7 +49,9 @@ pub struct Loading {
     pub times: Vec<LoadTimes>,
     /// Most memory that the process had at once, loading, in bytes.
     pub peak_bytes: u64,
-    /// Every map of the loaded program that takes more than 64 KiB: name, bytes.
+    /// What all maps take with that list and the opt-outs, in bytes.
+    pub maps_bytes: u64,
+    /// Every map that takes more than 64 KiB: name, bytes.
     pub maps: Vec<(String, u64)>,
 }
 
@@ -140,6 +147,7 @@ pub(super) fn measure(bench: &Bench<'_>, say: &mut dyn FnMut(&str)) -> Result<Ve
                 prefixes: entries,
                 times: Vec::new(),
                 peak_bytes: 0,
+                maps_bytes: 0,
                 maps: Vec::new(),
             };
             for _ in 0..bench.plan.loads {
@@ -163,6 +171,8 @@ fn in_new_process(bench: &Bench<'_>, family: Family, entries: usize, feed: &Path
         .arg(family.name())
         .arg("--entries")
         .arg(entries.to_string())
+        .arg("--opt-outs")
+        .arg(bench.plan.opt_outs.to_string())
         .arg("--feed")
         .arg(feed)
         .output()
@@ -192,6 +202,7 @@ impl Loading {
             plain: time("plain_ns")?,
         });
         self.peak_bytes = self.peak_bytes.max(number("peak_bytes")?);
+        self.maps_bytes = number("maps_bytes")?;
         self.maps = told["maps"]
             .as_object()
             .context("maps")?
@@ -215,6 +226,8 @@ pub struct Once {
     pub family: Family,
     /// Its length.
     pub entries: usize,
+    /// Subscribers who opted out: they take memory too.
+    pub opt_outs: usize,
     /// Where it is, one prefix a line.
     pub feed: PathBuf,
 }
@@ -228,7 +241,7 @@ const WORTH_TELLING: u64 = 64 << 10;
 /// The list cannot be read, or the kernel refuses.
 pub fn once(once: &Once) -> Result<Value> {
     let object = Object::from_file(&once.object)?;
-    let limits = limits(once.entries, 0, 1 << 10)?;
+    let limits = limits(once.entries, once.opt_outs, 1 << 10)?;
     let mut loaded = Loaded::load(&object, limits, Clock::Kernel)?;
 
     let start = Instant::now();
@@ -242,11 +255,14 @@ pub fn once(once: &Once) -> Result<Value> {
     let kernel = start.elapsed();
 
     let peak_bytes = peak_bytes()?;
+    let population = Population::new(once.family, once.opt_outs, &mut Random::new(1))?;
+    consent(&mut loaded.tables, once.family, &population.opt_outs()?)?;
     // The kernel cuts names: two may have the same.
     let mut maps: BTreeMap<String, u64> = BTreeMap::new();
     for map in maps_of_this_process()? {
         *maps.entry(map.name).or_default() += map.bytes;
     }
+    let maps_bytes: u64 = maps.values().sum();
     maps.retain(|_, bytes| *bytes >= WORTH_TELLING);
 
     let prefixes: Vec<IpNet> = list.tables.prefixes.iter().map(|(net, _)| *net).collect();
@@ -264,6 +280,7 @@ pub fn once(once: &Once) -> Result<Value> {
         "kernel_ns": ns(kernel),
         "plain_ns": ns(plain),
         "peak_bytes": peak_bytes,
+        "maps_bytes": maps_bytes,
         "maps": maps,
     }))
 }

@@ -8,9 +8,12 @@
 //! - [`forward`]: packets through a veth pair, beside the products of [`peers`];
 //! - [`drain`]: hits through the ring buffer;
 //! - [`load`]: a feed from file to active, in a process of its own;
-//! - [`report`]: the figures as JSON, [`text`] and [`chart`];
+//! - [`opt_out`]: one more opt-out while packets match;
+//! - [`report`]: the figures as JSON, [`text`] and [`chart`], and [`aims`], what
+//!   they were to be;
 //! - [`machine`]: where and with what they were taken.
 
+pub mod aims;
 pub mod chart;
 pub mod cost;
 pub mod drain;
@@ -18,6 +21,7 @@ pub mod forward;
 pub mod lists;
 pub mod load;
 pub mod machine;
+pub mod opt_out;
 pub mod peers;
 pub mod population;
 pub mod report;
@@ -88,6 +92,8 @@ pub struct Figures {
     pub drain: Vec<drain::Drained>,
     /// From file to active.
     pub load: Vec<load::Loading>,
+    /// Single opt-outs, or name and reason.
+    pub opt_outs: Result<opt_out::OptOuts, (&'static str, String)>,
 }
 
 /// Measures everything in the plan; tells on `say` what is being done.
@@ -97,6 +103,7 @@ pub struct Figures {
 /// its row says: then no figure is worth anything.
 pub fn measure(bench: &Bench<'_>, say: &mut dyn FnMut(&str)) -> Result<Figures> {
     let load = load::measure(bench, say)?;
+    let opt_outs = opt_out::measure(bench, say)?;
     let forward = forward::measure(bench, say)?;
     let mut beds = cost::Beds::new(bench, say)?;
     let cost = beds.measure(bench, say)?;
@@ -106,6 +113,7 @@ pub fn measure(bench: &Bench<'_>, say: &mut dyn FnMut(&str)) -> Result<Figures> 
         forward,
         drain,
         load,
+        opt_outs,
     })
 }
 
@@ -171,6 +179,11 @@ impl Plan {
     /// Packets of one row in one round.
     pub fn packets_per_round(&self) -> u64 {
         u64::from(self.burst) * u64::from(self.bursts)
+    }
+
+    /// Packets of one row in all rounds.
+    pub fn packets_per_row(&self) -> usize {
+        self.rounds * self.bursts as usize * self.burst as usize
     }
 
     /// The largest list.

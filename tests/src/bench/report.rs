@@ -6,11 +6,13 @@ use serde_json::{Value, json};
 
 use super::{
     Figures, Plan,
+    aims::{Aim, Bound},
     cost::Row,
     drain::{Drained, Fates},
     forward::Candidate,
     load::{LoadTimes, Loading},
     machine::Machine,
+    opt_out::OptOuts,
     spread::{Spread, rounded},
 };
 
@@ -42,30 +44,21 @@ pub struct Report {
 }
 
 impl Report {
-    /// Every row against the baselines of its family, round by round: what
-    /// disturbed a whole round disturbed both.
+    /// Every row against the baselines that ran right before and after it,
+    /// round by round: what disturbed one disturbed the others.
     pub(super) fn compared(&self) -> Vec<Compared<'_>> {
-        let baseline = |row: &Row, name: &str| {
-            self.figures
-                .cost
-                .rows
-                .iter()
-                .find(|other| other.family == row.family && other.measured.name() == name)
-        };
         self.figures
             .cost
             .rows
             .iter()
             .filter_map(|row| {
-                let empty = baseline(row, "empty")?;
-                let parse_min = baseline(row, "parse-min")?;
                 let own = || row.rounds.iter().copied();
                 Some(Compared {
                     row,
                     ns: Spread::of(own())?,
-                    added: Spread::of(own().zip(&empty.rounds).map(|(own, empty)| own - empty))?,
+                    added: Spread::of(own().zip(&row.empty).map(|(own, empty)| own - empty))?,
                     times_parse_min: Spread::of(
-                        own().zip(&parse_min.rounds).map(|(own, least)| own / least),
+                        own().zip(&row.parse_min).map(|(own, least)| own / least),
                     )?,
                 })
             })
@@ -74,6 +67,7 @@ impl Report {
 
     /// The report for programs.
     pub fn json(&self) -> Value {
+        let all = |each: &[f64]| each.iter().copied().map(rounded).collect::<Vec<_>>();
         let rows: Vec<Value> = self
             .compared()
             .into_iter()
@@ -87,7 +81,9 @@ impl Report {
                     "ns": compared.ns.json(),
                     "added_ns": compared.added.json(),
                     "times_parse_min": compared.times_parse_min.json(),
-                    "rounds_ns": row.rounds.iter().copied().map(rounded).collect::<Vec<_>>(),
+                    "rounds_ns": all(&row.rounds),
+                    "empty_ns": all(&row.empty),
+                    "parse_min_ns": all(&row.parse_min),
                     "packets": row.packets,
                     "exit": row.exits.map(|_| row.traffic.exit().name()),
                     "exits": row.exits,
@@ -120,6 +116,8 @@ impl Report {
                 json!({"name": name, "reason": reason})
             }).collect::<Vec<_>>(),
             "rows": rows,
+            "opt_outs": self.figures.opt_outs.as_ref().ok().map(opt_outs_json),
+            "aims": self.aims().iter().map(aim_json).collect::<Vec<_>>(),
         })
     }
 
@@ -147,7 +145,8 @@ impl Report {
     /// What could not be measured, and why.
     pub(super) fn missing(&self) -> impl Iterator<Item = &(&'static str, String)> {
         let figures = &self.figures;
-        figures.cost.missing.iter().chain(&figures.forward.missing)
+        let others = figures.cost.missing.iter().chain(&figures.forward.missing);
+        others.chain(figures.opt_outs.as_ref().err())
     }
 }
 
@@ -171,6 +170,31 @@ impl Forwarded<'_> {
             "of_pass_only": self.of_pass_only.json(),
         })
     }
+}
+
+fn opt_outs_json(opt_outs: &OptOuts) -> Value {
+    let spread = |times: &[Duration]| {
+        Spread::of(times.iter().map(|time| time.as_secs_f64() * 1e3)).map(Spread::json)
+    };
+    json!({
+        "opted_out_before": opt_outs.before,
+        "prefixes": opt_outs.prefixes,
+        "in_force_ms": spread(&opt_outs.in_force),
+        "answered_ms": spread(&opt_outs.answered),
+    })
+}
+
+fn aim_json(aim: &Aim) -> Value {
+    json!({
+        "aim": aim.what,
+        "bound": match aim.bound {
+            Bound::AtMost => "at most",
+            Bound::AtLeast => "at least",
+        },
+        "limit": aim.limit,
+        "measured": aim.measured,
+        "reached": aim.is_reached(),
+    })
 }
 
 fn drained_json(drained: &Drained) -> Value {
@@ -232,6 +256,7 @@ impl<'a> Loaded<'a> {
             list.insert(format!("{name}_ms"), spread.map(Spread::json).into());
         }
         list.insert("peak_bytes".into(), self.loading.peak_bytes.into());
+        list.insert("maps_bytes".into(), self.loading.maps_bytes.into());
         list.insert(
             "maps".into(),
             self.loading.maps.iter().cloned().collect::<Value>(),

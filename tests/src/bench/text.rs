@@ -1,8 +1,9 @@
 //! The figures for people.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use super::{
+    aims::Bound,
     drain::Fates,
     report::{Loaded, Report},
     spread::Spread,
@@ -16,6 +17,7 @@ impl Report {
         self.forward_text(&mut text);
         self.drain_text(&mut text);
         self.load_text(&mut text);
+        self.opt_out_text(&mut text);
         let _ = writeln!(text, "\ninstructions that the verifier walked:");
         for (name, walked) in &self.figures.cost.instructions {
             let walked = walked.map_or("unknown".to_owned(), |walked| walked.to_string());
@@ -24,7 +26,54 @@ impl Report {
         for (name, reason) in self.missing() {
             let _ = writeln!(text, "\nnot measured: {name}: {reason}");
         }
+        self.aims_text(&mut text);
         text
+    }
+
+    fn opt_out_text(&self, text: &mut String) {
+        let Ok(opt_outs) = &self.figures.opt_outs else {
+            return;
+        };
+        let spread = |times: &[Duration]| {
+            let spread = Spread::of(times.iter().map(|time| time.as_secs_f64() * 1e3));
+            spread.map_or("unknown".to_owned(), |Spread { median, min, max }| {
+                format!("{median:.1} ms ({min:.1}-{max:.1})")
+            })
+        };
+        let _ = writeln!(
+            text,
+            "\none more opt-out after {}, with {} entries: last hit after {}, answered after {}",
+            opt_outs.before,
+            opt_outs.prefixes,
+            spread(&opt_outs.in_force),
+            spread(&opt_outs.answered),
+        );
+    }
+
+    fn aims_text(&self, text: &mut String) {
+        let _ = writeln!(text, "\naims, medians of paired rounds:");
+        for aim in self.aims() {
+            let said = match aim.is_reached() {
+                Some(true) => "reached",
+                Some(false) => "MISSED",
+                None => "not measured",
+            };
+            let bound = match aim.bound {
+                Bound::AtMost => "at most",
+                Bound::AtLeast => "at least",
+            };
+            let number = |value: f64| match value.abs() >= 1_000.0 {
+                true => format!("{value:.0}"),
+                false => format!("{value:.3}"),
+            };
+            let measured = aim.measured.map_or("-".to_owned(), number);
+            let _ = writeln!(
+                text,
+                "  {:<66} {measured:>9}  {bound:<8} {:>9}  {said}",
+                aim.what,
+                number(aim.limit),
+            );
+        }
     }
 
     fn cost_text(&self, text: &mut String) {
@@ -134,8 +183,8 @@ impl Report {
                 let median = spread.map_or(f64::NAN, |Spread { median, .. }| median);
                 let _ = write!(text, " {median:>width$.1}");
             }
-            let maps = loading.maps.iter().map(|(_, bytes)| bytes).sum();
-            let _ = writeln!(text, " {:>9.0} {:>9.0}", mib(loading.peak_bytes), mib(maps));
+            let (peak, maps) = (mib(loading.peak_bytes), mib(loading.maps_bytes));
+            let _ = writeln!(text, " {peak:>9.0} {maps:>9.0}");
         }
         if let Some(largest) = self.figures.load.iter().max_by_key(|list| list.prefixes) {
             let maps: Vec<String> = largest

@@ -55,6 +55,8 @@ enum Part {
         #[arg(long)]
         entries: usize,
         #[arg(long)]
+        opt_outs: usize,
+        #[arg(long)]
         feed: PathBuf,
     },
 }
@@ -95,6 +97,7 @@ fn run_part(part: Part) -> Result<()> {
         baselines,
         family,
         entries,
+        opt_outs,
         feed,
     } = part;
     let told = load::once(&Once {
@@ -105,6 +108,7 @@ fn run_part(part: Part) -> Result<()> {
             FamilyName::Ipv6 => Family::V6,
         },
         entries,
+        opt_outs,
         feed,
     })?;
     println!("{told}");

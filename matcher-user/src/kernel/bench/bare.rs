@@ -7,17 +7,20 @@ use std::{
 };
 
 use aya::{
-    maps::{MapData, RingBuf},
+    maps::{Map, MapData, RingBuf},
     programs::Xdp,
 };
 
-use super::{super::KernelError, Baselines};
+use super::{
+    super::{KernelError, tables::Tables},
+    Baselines, typed,
+};
 
 /// A program that puts a record of the size of a hit into a ring buffer for
 /// each packet, and aya's consumer, which releases each record by itself.
 pub struct BareRing {
     baselines: Baselines,
-    ring: RingBuf<MapData>,
+    consumer: BareConsumer,
 }
 
 impl BareRing {
@@ -30,7 +33,10 @@ impl BareRing {
             loader.map_max_entries("BARE_HITS", ring_bytes);
         })?;
         let ring = baselines.take("BARE_HITS")?;
-        Ok(Self { baselines, ring })
+        Ok(Self {
+            baselines,
+            consumer: BareConsumer { ring },
+        })
     }
 
     /// Records delivered and records lost since it was loaded.
@@ -43,10 +49,8 @@ impl BareRing {
     }
 
     /// The consumer, for another thread.
-    pub fn consumer(&mut self) -> BareConsumer<'_> {
-        BareConsumer {
-            ring: &mut self.ring,
-        }
+    pub fn consumer(&mut self) -> &mut BareConsumer {
+        &mut self.consumer
     }
 
     pub(super) fn verified(&mut self) -> Result<&mut Xdp, KernelError> {
@@ -54,12 +58,30 @@ impl BareRing {
     }
 }
 
-/// The consuming end.
-pub struct BareConsumer<'a> {
-    ring: &'a mut RingBuf<MapData>,
+/// aya's consumer, which looks at no record.
+pub struct BareConsumer {
+    ring: RingBuf<MapData>,
 }
 
-impl BareConsumer<'_> {
+impl BareConsumer {
+    /// At the ring buffer of the product, in place of its own consumer: one
+    /// that was open before has to be opened again afterwards.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn instead(tables: &Tables) -> Result<Self, KernelError> {
+        let fd = tables
+            .hits
+            .fd()
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|error| KernelError::from_source("sharing the ring buffer", error))?;
+        let map = Map::RingBuf(MapData::from_fd(fd).map_err(typed)?);
+        Ok(Self {
+            ring: map.try_into().map_err(typed)?,
+        })
+    }
+
     /// Takes what waits out of the ring buffer; how many records that were.
     pub fn take(&mut self) -> u64 {
         let mut records = 0;
@@ -70,7 +92,7 @@ impl BareConsumer<'_> {
     }
 }
 
-impl AsFd for BareConsumer<'_> {
+impl AsFd for BareConsumer {
     fn as_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the ring buffer owns it, and lives as long as `self`.
         unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }

@@ -1,6 +1,6 @@
 //! One packet whose addresses change with every run.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use aya::{
     maps::{MapData, ProgramArray},
@@ -87,6 +87,20 @@ impl Rotor {
     /// The file is not the baselines object, `flows` is empty, or the kernel
     /// refuses.
     pub fn load(object: &Path, flows: &Flows) -> Result<Self, KernelError> {
+        Self::with(object, flows, flows.rotor())
+    }
+
+    /// The same for IPv4, but each packet has the source of one flow and the
+    /// destination of another, so that hardly any pair comes twice; and it
+    /// keeps a [`Rotor::pace`].
+    ///
+    /// # Errors
+    /// As [`Rotor::load`].
+    pub fn load_pairs(object: &Path, flows: Vec<[u8; 8]>) -> Result<Self, KernelError> {
+        Self::with(object, &Flows::V4(flows), "rotate_pairs_v4")
+    }
+
+    fn with(object: &Path, flows: &Flows, rotor: &'static str) -> Result<Self, KernelError> {
         let count = count_of(object, flows.len())?;
         let map = match flows {
             Flows::V4(_) => "FLOWS_V4",
@@ -104,7 +118,7 @@ impl Rotor {
         }
         let mut loaded = Self {
             baselines,
-            rotor: flows.rotor(),
+            rotor,
             target,
         };
         // Before any target is set: what the slot takes is fixed by the
@@ -127,6 +141,19 @@ impl Rotor {
         self.target
             .set(0, &fd, 0)
             .map_err(|error| KernelError::from_source("choosing the program to run", error))
+    }
+
+    /// Lets so much time go by from one packet to the next, up to a
+    /// millisecond; zero: none. Only for one of [`Rotor::load_pairs`].
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn pace(&mut self, between: Duration) -> Result<(), KernelError> {
+        let nanoseconds = u64::try_from(between.as_nanos()).unwrap_or(u64::MAX);
+        self.baselines
+            .array::<u64>("PACE")?
+            .set(0, nanoseconds, 0)
+            .map_err(|error| KernelError::from_source("setting the pace of packets", error))
     }
 
     /// Runs `frame` `repeat` times, each time with the next addresses.
