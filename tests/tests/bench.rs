@@ -104,6 +104,10 @@ fn every_packet_of_every_row_is_decided_as_the_row_says() {
             let packets = row["packets"].as_u64().unwrap();
             assert!(packets > 0, "{row}");
             assert!(row["ns"]["median"].as_f64().unwrap() > 0.0, "{row}");
+            for paired in ["empty_ns", "parse_min_ns"] {
+                let rounds = row[paired].as_array().unwrap();
+                assert_eq!(rounds.len(), row["rounds_ns"].as_array().unwrap().len());
+            }
             if row["program"].as_str().unwrap().starts_with("matcher") {
                 assert_eq!(row["exits"], packets, "{row}");
             }
@@ -141,7 +145,9 @@ fn every_packet_of_every_row_is_decided_as_the_row_says() {
                 rows.push(format!("matcher 1000 {row}"));
             }
             if thread::available_parallelism().unwrap().get() > 1 {
-                rows.push("matcher-swap 1000 miss no-match".to_owned());
+                for row in ["miss no-match", "hit matched"] {
+                    rows.push(format!("matcher-swap 1000 {row}"));
+                }
             }
             rows.into_iter().map(move |row| format!("{family} {row}"))
         })
@@ -163,10 +169,23 @@ fn every_packet_of_every_row_is_decided_as_the_row_says() {
             assert!(list[step]["median"].as_f64().unwrap() >= 0.0, "{list}");
         }
         assert!(list["peak_bytes"].as_u64().unwrap() > 1 << 20, "{list}");
-        assert!(!list["maps"].as_object().unwrap().is_empty(), "{list}");
+        let maps = list["maps"].as_object().unwrap();
+        let told: u64 = maps.values().map(|bytes| bytes.as_u64().unwrap()).sum();
+        assert!(told > 0 && told <= list["maps_bytes"].as_u64().unwrap(), "{list}");
     }
 
-    for drained in report["drain"].as_array().unwrap() {
+    let drains = report["drain"].as_array().unwrap();
+    if thread::available_parallelism().unwrap().get() > 1 {
+        let readers: Vec<&str> = drains
+            .iter()
+            .map(|drained| drained["reader"].as_str().unwrap())
+            .collect();
+        assert_eq!(
+            readers,
+            ["bare ring", "matcher, bare", "matcher, events", "matcher, hits"]
+        );
+    }
+    for drained in drains {
         for run in ["fates", "overload"] {
             let number = |fate: &str| drained[run][fate].as_u64().unwrap();
             assert_eq!(
@@ -180,6 +199,17 @@ fn every_packet_of_every_row_is_decided_as_the_row_says() {
             drained["overload"]["lost"].as_u64().unwrap() > 0,
             "{drained}"
         );
+    }
+
+    for aim in report["aims"].as_array().unwrap() {
+        let reached = aim["measured"].as_f64().map(|measured| {
+            let limit = aim["limit"].as_f64().unwrap();
+            match aim["bound"].as_str().unwrap() {
+                "at most" => measured <= limit,
+                _ => measured >= limit,
+            }
+        });
+        assert_eq!(aim["reached"].as_bool(), reached, "{aim}");
     }
 
     // Every candidate is there or is named with the reason why not.
@@ -206,6 +236,13 @@ fn every_packet_of_every_row_is_decided_as_the_row_says() {
     for one in report["forwarding"].as_array().unwrap() {
         let rate = one["packets_per_second"]["median"].as_f64().unwrap();
         assert!(rate > 0.0, "{one}");
+    }
+
+    if forwarded.is_empty() {
+        assert!(report["opt_outs"].is_null(), "{report}");
+    } else if thread::available_parallelism().unwrap().get() > 1 {
+        let in_force = report["opt_outs"]["in_force_ms"]["median"].as_f64();
+        assert!(in_force.is_some_and(|ms| ms > 0.0), "{report}");
     }
 
     let chart = fs::read_to_string(path.with_extension("svg")).unwrap();
