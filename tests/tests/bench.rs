@@ -171,7 +171,10 @@ fn every_packet_of_every_row_is_decided_as_the_row_says() {
         assert!(list["peak_bytes"].as_u64().unwrap() > 1 << 20, "{list}");
         let maps = list["maps"].as_object().unwrap();
         let told: u64 = maps.values().map(|bytes| bytes.as_u64().unwrap()).sum();
-        assert!(told > 0 && told <= list["maps_bytes"].as_u64().unwrap(), "{list}");
+        assert!(
+            told > 0 && told <= list["maps_bytes"].as_u64().unwrap(),
+            "{list}"
+        );
     }
 
     let drains = report["drain"].as_array().unwrap();
@@ -182,7 +185,12 @@ fn every_packet_of_every_row_is_decided_as_the_row_says() {
             .collect();
         assert_eq!(
             readers,
-            ["bare ring", "matcher, bare", "matcher, events", "matcher, hits"]
+            [
+                "bare ring",
+                "matcher, bare",
+                "matcher, events",
+                "matcher, hits"
+            ]
         );
     }
     for drained in drains {

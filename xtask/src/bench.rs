@@ -20,6 +20,9 @@ pub struct Args {
     /// Small tables, one round: only to see that it works
     #[arg(long)]
     quick: bool,
+    /// Only these parts, separated by commas: cost, forward, drain, load, opt-out
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    only: Vec<String>,
 }
 
 /// Builds the kernel program and what it is held against, and runs both. The bench is a program
@@ -61,6 +64,9 @@ pub fn run(args: Args) -> Result<()> {
     }
     if args.quick {
         cargo.arg("--quick");
+    }
+    for part in args.only {
+        cargo.arg("--only").arg(part);
     }
     Err(process::replace(cargo.env("MATCHER_EBPF_OBJECT", &object)))
 }

@@ -23,7 +23,7 @@ use matcher_user::{
 use super::{
     Bench, Family, Plan,
     lists::prefixes,
-    load::{Catalogued, compile_list},
+    load::compile_list,
     machine::stay_on,
     population::Population,
     traffic::{Direction, Pairs, Traffic, flows, frame},
@@ -108,7 +108,7 @@ pub struct Row {
 }
 
 /// What packets cost.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Costs {
     /// The rows.
     pub rows: Vec<Row>,
@@ -119,7 +119,7 @@ pub struct Costs {
     pub missing: Vec<(&'static str, String)>,
 }
 
-/// A list in the kernel.
+/// A list in the kernel, and who reads its hits.
 pub(super) struct Instance {
     pub(super) loaded: Loaded,
     pub(super) ring: Ring,
@@ -134,14 +134,14 @@ enum On {
 }
 
 /// One family's packets and lists.
-pub(super) struct Bed {
-    pub(super) frame: Vec<u8>,
+struct Bed {
+    frame: Vec<u8>,
     rotors: Vec<Rotor>,
     instances: Vec<Instance>,
     references: Vec<Reference>,
     rows: Vec<(Row, usize, On)>,
-    /// The largest list, for those who change to it or explain its hits.
-    pub(super) largest: Catalogued,
+    /// The largest list, to change to.
+    largest: IndicatorTables,
     /// Another of that length, half of it the same.
     other: IndicatorTables,
 }
@@ -150,7 +150,7 @@ const XDP_PASS: u32 = 2;
 
 /// Both families.
 pub(super) struct Beds {
-    pub(super) all: Vec<Bed>,
+    all: Vec<Bed>,
 }
 
 impl Beds {
@@ -243,7 +243,7 @@ impl Bed {
             instances: Vec::new(),
             references: Vec::new(),
             rows: Vec::new(),
-            largest: compile_list(all.get(..largest).unwrap_or_default(), space)?,
+            largest: compile_list(all.get(..largest).unwrap_or_default(), space)?.tables,
             other,
         };
         // The same pairs twice: for programs that find out which end is the
@@ -392,7 +392,7 @@ impl Bed {
                 On::Nothing => row.of_baseline(&mut run)?,
                 On::Instance(at) => {
                     let instance = self.instances.get_mut(*at).context("no instance")?;
-                    let lists = [&self.other, &self.largest.tables];
+                    let lists = [&self.other, &self.largest];
                     row.of_product(&mut run, instance, lists)?;
                 }
                 On::Reference(at) => {
@@ -405,12 +405,6 @@ impl Bed {
             row.parse_min.push((before[1] + after[1]) / 2.0);
         }
         Ok(())
-    }
-
-    /// The largest list, in the kernel and in words.
-    pub(super) fn largest(&mut self) -> Result<(&mut Instance, &Catalogued)> {
-        let instance = self.instances.last_mut().context("no list")?;
-        Ok((instance, &self.largest))
     }
 }
 
@@ -487,7 +481,7 @@ pub(super) fn consent(tables: &mut Tables, family: Family, opted_out: &[IpNet]) 
 }
 
 impl Instance {
-    fn new(
+    pub(super) fn new(
         plan: &Plan,
         family: Family,
         object: &Object,

@@ -25,12 +25,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
     Bench, Family,
-    cost::{Beds, Instance, limits},
+    cost::{Instance, limits},
     lists::prefixes,
-    load::Catalogued,
+    load::{Catalogued, compile_list},
     machine::stay_on,
     population::Population,
-    traffic::{Direction, Pairs, Traffic, flows},
+    traffic::{Direction, Pairs, Traffic, flows, frame},
 };
 use crate::traffic::Random;
 
@@ -151,19 +151,14 @@ impl Consumer for BareConsumer {
 }
 
 /// All readers, on IPv4.
-pub(super) fn measure(
-    bench: &Bench<'_>,
-    beds: &mut Beds,
-    say: &mut dyn FnMut(&str),
-) -> Result<Vec<Drained>> {
+pub(super) fn measure(bench: &Bench<'_>, say: &mut dyn FnMut(&str)) -> Result<Vec<Drained>> {
     let Some(beside) = bench.cpus.beside else {
         say("no drain: this process may use one CPU only");
         return Ok(Vec::new());
     };
-    let bed = beds.all.first_mut().ok_or_else(|| anyhow!("no family"))?;
-    let frame = bed.frame.clone();
-    let (instance, list) = bed.largest()?;
-    let mut rotor = distinct_hits(bench)?;
+    say("draining: a list and hits of it");
+    let frame = frame(FAMILY);
+    let (mut instance, list, mut rotor) = distinct_hits(bench)?;
     let long = Duration::from_secs(bench.plan.drain_seconds.into());
     // The others are there for comparison.
     let short = (long / 6).max(Duration::from_millis(500));
@@ -183,27 +178,32 @@ pub(super) fn measure(
         };
         drained.push(match reader {
             Reader::Bare => of_bare(bench, &mut setup)?,
-            _ => of_product(reader, &mut setup, instance, list)?,
+            _ => of_product(reader, &mut setup, &mut instance, &list)?,
         });
     }
     Ok(drained)
 }
 
-/// Packets of which hardly two have the same ends, each a hit of the largest
-/// list: none is folded into another.
-fn distinct_hits(bench: &Bench<'_>) -> Result<Rotor> {
-    let family = Family::V4;
-    // As the beds make them, and so of the list that is in the kernel.
-    let mut random = Random::new(bench.plan.seed);
-    let population = Population::new(family, bench.plan.opt_outs, &mut random)?;
-    let largest = bench.plan.largest();
-    let list = prefixes(family, largest, &mut random);
-    let pairs = Pairs::new(family, &population, &list);
-    let pairs = pairs.of(Traffic::Hit, largest, bench.plan.flows, &mut random)?;
-    match flows(family, &pairs, Direction::Outbound, &mut random)? {
-        Flows::V4(flows) => Ok(Rotor::load_pairs(bench.baselines, flows)?),
-        Flows::V6(_) => bail!("the drain is for IPv4"),
-    }
+const FAMILY: Family = Family::V4;
+
+/// The largest list in the kernel and in words, and packets of which hardly two
+/// have the same ends, each a hit of that list: none is folded into another.
+fn distinct_hits(bench: &Bench<'_>) -> Result<(Instance, Catalogued, Rotor)> {
+    let plan = bench.plan;
+    let mut random = Random::new(plan.seed);
+    let population = Population::new(FAMILY, plan.opt_outs, &mut random)?;
+    let list = prefixes(FAMILY, plan.largest(), &mut random);
+    let catalogued = compile_list(&list, Population::space(FAMILY)?)?;
+    let out = population.opt_outs()?;
+    let instance = Instance::new(plan, FAMILY, bench.object, &catalogued.tables, &out)?;
+
+    let pairs = Pairs::new(FAMILY, &population, &list);
+    let pairs = pairs.of(Traffic::Hit, list.len(), plan.flows, &mut random)?;
+    let Flows::V4(flows) = flows(FAMILY, &pairs, Direction::Outbound, &mut random)? else {
+        bail!("the drain is for IPv4");
+    };
+    let rotor = Rotor::load_pairs(bench.baselines, flows)?;
+    Ok((instance, catalogued, rotor))
 }
 
 struct Setup<'a> {

@@ -31,7 +31,7 @@ use super::{
 use crate::{cleanup::Cleanup, lab::Lab, traffic::Random};
 
 /// All that forwarded, and all that could not be tried.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Forwarding {
     /// Candidates in the order of the report; the first only passes.
     pub candidates: Vec<Candidate>,

@@ -96,18 +96,59 @@ pub struct Figures {
     pub opt_outs: Result<opt_out::OptOuts, (&'static str, String)>,
 }
 
+/// A part of the benchmark.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// What a packet costs.
+    Cost,
+    /// Packets forwarded, beside other products.
+    Forward,
+    /// Hits through the ring buffer.
+    Drain,
+    /// A feed from file to active.
+    Load,
+    /// One more opt-out.
+    OptOut,
+}
+
+impl Part {
+    /// Every part.
+    pub const ALL: [Self; 5] = [
+        Self::Cost,
+        Self::Forward,
+        Self::Drain,
+        Self::Load,
+        Self::OptOut,
+    ];
+}
+
 /// Measures everything in the plan; tells on `say` what is being done.
 ///
 /// # Errors
 /// The kernel refused something, or a packet was decided in another way than
 /// its row says: then no figure is worth anything.
 pub fn measure(bench: &Bench<'_>, say: &mut dyn FnMut(&str)) -> Result<Figures> {
-    let load = load::measure(bench, say)?;
-    let opt_outs = opt_out::measure(bench, say)?;
-    let forward = forward::measure(bench, say)?;
-    let mut beds = cost::Beds::new(bench, say)?;
-    let cost = beds.measure(bench, say)?;
-    let drain = drain::measure(bench, &mut beds, say)?;
+    let wanted = |part| bench.plan.parts.contains(&part);
+    let load = match wanted(Part::Load) {
+        true => load::measure(bench, say)?,
+        false => Vec::new(),
+    };
+    let opt_outs = match wanted(Part::OptOut) {
+        true => opt_out::measure(bench, say)?,
+        false => Err((opt_out::NAME, "not asked for".to_owned())),
+    };
+    let forward = match wanted(Part::Forward) {
+        true => forward::measure(bench, say)?,
+        false => forward::Forwarding::default(),
+    };
+    let mut cost = cost::Costs::default();
+    if wanted(Part::Cost) {
+        cost = cost::Beds::new(bench, say)?.measure(bench, say)?;
+    }
+    let drain = match wanted(Part::Drain) {
+        true => drain::measure(bench, say)?,
+        false => Vec::new(),
+    };
     Ok(Figures {
         cost,
         forward,
@@ -120,6 +161,8 @@ pub fn measure(bench: &Bench<'_>, say: &mut dyn FnMut(&str)) -> Result<Figures> 
 /// How much is measured.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// What is measured.
+    pub parts: Vec<Part>,
     /// Entries of the C&C lists, ascending.
     pub sizes: Vec<usize>,
     /// Subscribers who opted out.
@@ -146,6 +189,7 @@ impl Plan {
     /// The plan whose figures count.
     pub fn full() -> Self {
         Self {
+            parts: Part::ALL.to_vec(),
             sizes: vec![0, 1_000, 10_000, 100_000, 1_000_000],
             opt_outs: 1_000_000,
             flows: 1 << 20,
@@ -162,6 +206,7 @@ impl Plan {
     /// A plan that shows that everything works; its figures mean nothing.
     pub fn quick() -> Self {
         Self {
+            parts: Part::ALL.to_vec(),
             // One list: the verifier takes seconds over each on a busy machine.
             sizes: vec![1_000],
             opt_outs: 100,

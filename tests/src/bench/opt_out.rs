@@ -49,7 +49,8 @@ pub struct OptOuts {
     pub answered: Vec<Duration>,
 }
 
-const NAME: &str = "opt-out";
+/// As the report writes it.
+pub(super) const NAME: &str = "opt-out";
 /// The end where packets come in, and the other.
 const ENDS: [&str; 2] = ["optout0", "sub0"];
 /// Packets of one system call.

@@ -18,7 +18,9 @@ impl Report {
         self.drain_text(&mut text);
         self.load_text(&mut text);
         self.opt_out_text(&mut text);
-        let _ = writeln!(text, "\ninstructions that the verifier walked:");
+        if !self.figures.cost.instructions.is_empty() {
+            let _ = writeln!(text, "\ninstructions that the verifier walked:");
+        }
         for (name, walked) in &self.figures.cost.instructions {
             let walked = walked.map_or("unknown".to_owned(), |walked| walked.to_string());
             let _ = writeln!(text, "  {name:<12} {walked:>9}");
@@ -77,6 +79,9 @@ impl Report {
     }
 
     fn cost_text(&self, text: &mut String) {
+        if self.figures.cost.rows.is_empty() {
+            return;
+        }
         let _ = writeln!(
             text,
             "\n{:<6} {:<12} {:>9} {:<10} {:>9} {:>17} {:>11} {:>11}",
@@ -160,6 +165,9 @@ impl Report {
     }
 
     fn load_text(&self, text: &mut String) {
+        if self.figures.load.is_empty() {
+            return;
+        }
         let _ = writeln!(
             text,
             "\n{:<6} {:>9} {:>7} {:>8} {:>8} {:>8} {:>8} {:>9} {:>11} {:>9} {:>9}   milliseconds from file to active",

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, process::ExitCode};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use matcher_tests::bench::{
-    Bench, Family, Plan,
+    Bench, Family, Part, Plan,
     load::{self, Once},
     machine::{Cpus, Machine, stay_on},
     measure,
@@ -18,7 +18,7 @@ use matcher_user::kernel::{KernelError, object::Object};
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Cli {
     #[command(subcommand)]
-    command: Option<Part>,
+    command: Option<Command>,
     #[command(flatten)]
     all: Option<All>,
 }
@@ -40,10 +40,34 @@ struct All {
     /// Small tables, one round: only to see that it works
     #[arg(long)]
     quick: bool,
+    /// Only these parts
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    only: Vec<PartName>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PartName {
+    Cost,
+    Forward,
+    Drain,
+    Load,
+    OptOut,
+}
+
+impl From<PartName> for Part {
+    fn from(name: PartName) -> Self {
+        match name {
+            PartName::Cost => Self::Cost,
+            PartName::Forward => Self::Forward,
+            PartName::Drain => Self::Drain,
+            PartName::Load => Self::Load,
+            PartName::OptOut => Self::OptOut,
+        }
+    }
 }
 
 #[derive(Subcommand)]
-enum Part {
+enum Command {
     /// Loads one list and tells of it: the benchmark runs this in processes of their own
     LoadOnce {
         #[arg(long)]
@@ -91,8 +115,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_part(part: Part) -> Result<()> {
-    let Part::LoadOnce {
+fn run_part(part: Command) -> Result<()> {
+    let Command::LoadOnce {
         object,
         baselines,
         family,
@@ -116,11 +140,14 @@ fn run_part(part: Part) -> Result<()> {
 }
 
 fn run(all: &All) -> Result<()> {
-    let plan = if all.quick {
+    let mut plan = if all.quick {
         Plan::quick()
     } else {
         Plan::full()
     };
+    if !all.only.is_empty() {
+        plan.parts = all.only.iter().copied().map(Part::from).collect();
+    }
     let machine = Machine::here(&all.object)?;
     let object = Object::from_file(&all.object)?;
     let cpus = Cpus::here()?;
