@@ -2,7 +2,6 @@
 //! of those that are.
 
 use std::{
-    os::fd::{AsFd, BorrowedFd},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -21,7 +20,6 @@ use matcher_user::{
         tables::{Counters, Tables},
     },
 };
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
     Bench, Family,
@@ -87,6 +85,8 @@ pub struct Drained {
     pub without_loss: Option<f64>,
     /// What became of them.
     pub fates: Fates,
+    /// Each rate that was tried, in hits a second, and how many were lost.
+    pub trials: Vec<(u64, u64)>,
     /// Events a second that the reader takes out of a full ring buffer, with
     /// nothing else to do.
     pub emptying: f64,
@@ -95,11 +95,15 @@ pub struct Drained {
 }
 
 /// Something that empties a ring buffer.
-trait Consumer: AsFd {
+trait Consumer {
     /// Takes what waits, up to some thousand events; how many that were.
     fn take(&mut self) -> Result<u64>;
 }
 
+/// How long a reader leaves an empty ring buffer alone. One that waits to be
+/// woken is woken by nearly every event, and then that is what is measured: it
+/// costs the packet's CPU microseconds.
+const PAUSE: Duration = Duration::from_millis(1);
 /// Events read and released together, as the agent does.
 const BATCH: u64 = 4_096;
 
@@ -114,12 +118,6 @@ struct Naming<'a> {
     catalog: &'a Catalog,
     /// Keeps the hits from being thought away.
     ports: u64,
-}
-
-impl AsFd for Product<'_> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ring.as_fd()
-    }
 }
 
 impl Consumer for Product<'_> {
@@ -176,10 +174,12 @@ pub(super) fn measure(bench: &Bench<'_>, say: &mut dyn FnMut(&str)) -> Result<Ve
             },
             trial: Duration::from_secs(1).min(short),
         };
-        drained.push(match reader {
+        let one = match reader {
             Reader::Bare => of_bare(bench, &mut setup)?,
             _ => of_product(reader, &mut setup, &mut instance, &list)?,
-        });
+        };
+        say(&format!("draining: {}: {:?}", reader.name(), one.trials));
+        drained.push(one);
     }
     Ok(drained)
 }
@@ -309,6 +309,7 @@ fn run<S>(
         reader.name()
     );
 
+    let mut trials = Vec::new();
     let mut attempt = |setup: &mut Setup<'_>, rate: Option<f64>, length: Duration| {
         let before = count(state)?;
         let (mut read, mut seconds) = (0, 0.0);
@@ -319,6 +320,7 @@ fn run<S>(
         let mut fates = count(state)?.since(before);
         fates.read = read;
         fates.check(reader)?;
+        trials.push(((fates.matched as f64 / seconds) as u64, fates.lost));
         Ok::<_, anyhow::Error>((fates, seconds))
     };
     let (first, seconds) = attempt(setup, None, setup.trial)?;
@@ -347,6 +349,7 @@ fn run<S>(
         seconds,
         without_loss: clean.then(|| fates.delivered as f64 / seconds),
         fates,
+        trials,
         emptying,
         overload,
     })
@@ -406,7 +409,7 @@ fn beside_each_other(
                     break Ok::<u64, anyhow::Error>(events);
                 }
                 if taken == 0 {
-                    wait(consumer)?;
+                    thread::sleep(PAUSE);
                 }
             }
         });
@@ -417,16 +420,6 @@ fn beside_each_other(
             .map_err(|_| anyhow!("the thread that reads hits has panicked"))??;
         Ok((events, produced?))
     })
-}
-
-fn wait(consumer: &mut (dyn Consumer + Send)) -> Result<()> {
-    const PATIENCE: Timespec = Timespec {
-        tv_sec: 0,
-        tv_nsec: 10_000_000,
-    };
-    let fd = consumer.as_fd();
-    poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&PATIENCE))?;
-    Ok(())
 }
 
 /// Runs packets at this rate, or as fast as they go; the seconds it took.

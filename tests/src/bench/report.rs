@@ -212,6 +212,7 @@ fn drained_json(drained: &Drained) -> Value {
         "seconds": rounded(drained.seconds),
         "hits_per_second": drained.without_loss.map(rounded),
         "fates": fates(&drained.fates),
+        "trials": drained.trials,
         "emptying_per_second": rounded(drained.emptying),
         "overload": fates(&drained.overload),
     })

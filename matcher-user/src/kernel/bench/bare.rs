@@ -1,10 +1,7 @@
 //! A ring buffer with nothing before or behind it: what the kernel's own can
 //! carry.
 
-use std::{
-    os::fd::{AsFd, AsRawFd as _, BorrowedFd},
-    path::Path,
-};
+use std::{os::fd::AsFd as _, path::Path};
 
 use aya::{
     maps::{Map, MapData, RingBuf},
@@ -89,12 +86,5 @@ impl BareConsumer {
             records += 1;
         }
         records
-    }
-}
-
-impl AsFd for BareConsumer {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the ring buffer owns it, and lives as long as `self`.
-        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
     }
 }
