@@ -4,6 +4,7 @@
 //! of feeds and connections run beside it. Only the drain touches the ring
 //! buffer (design decision 12).
 
+mod feeds;
 mod flow;
 mod requests;
 
@@ -36,6 +37,7 @@ use crate::{
     store::Store,
 };
 
+use feeds::Feeds;
 use flow::Flow;
 
 /// How the agent's records leave it.
@@ -62,6 +64,7 @@ struct Agent {
     consent: AppliedConsent,
     flow: Flow,
     load: Option<Load>,
+    feeds: Feeds,
     renewed: Instant,
     purged: Instant,
     leaving: bool,
@@ -116,7 +119,7 @@ pub async fn run(
         }),
     });
     let serving = tokio::spawn(server::serve(listener, door.clone(), desk));
-    agent.begin_load(Vec::new(), Answer::default(), None);
+    agent.begin_first_load()?;
     notify_ready();
     tracing::info!("agent ready, control socket {}", door.path.display());
 
@@ -137,6 +140,7 @@ pub async fn run(
                 answer
             }
             loaded = wait_for(&mut agent.load) => agent.finish_load(loaded),
+            () = agent.feeds.news() => Ok(()),
             _ = tick.tick() => tokio::task::block_in_place(|| {
                 agent.tick()?;
                 // Also when the kernel's notification was missed.
@@ -228,6 +232,7 @@ impl Agent {
             consent,
             flow,
             load: None,
+            feeds: Feeds::new(),
             renewed: Instant::now(),
             purged: Instant::now(),
             leaving: false,
@@ -257,6 +262,7 @@ impl Agent {
     /// What time alone brings about.
     fn tick(&mut self) -> Result<(), InstanceError> {
         self.keep_clock()?;
+        self.keep_feeds()?;
         let now = Timestamp::now();
         let due = self
             .consent
@@ -330,8 +336,7 @@ impl Agent {
             self.renew_consent()
         })?;
         log(&answer);
-        self.begin_load(Vec::new(), Answer::default(), None);
-        Ok(())
+        self.begin_load(Vec::new(), None, Answer::default(), None)
     }
 
     /// Drains what is there, publishes what is pending and says how it went.

@@ -3,6 +3,7 @@
 mod captures;
 mod cli;
 mod feed;
+mod progress;
 mod tail;
 
 use std::{
@@ -17,6 +18,7 @@ use matcher_user::{
     agent,
     config::Config,
     control::{Request, client::Client},
+    fetch::plan::Asker,
     instance::{
         Answer, ConsentAction, Instance, InstanceError, chosen_interfaces, consent_lists,
         parse_sources,
@@ -44,7 +46,7 @@ pub(crate) fn execute() -> ExitCode {
         Command::Check => check(config),
         Command::Run { text } => run(config, text),
         Command::Attach { interfaces, mode } => attach(config, interfaces, mode),
-        Command::Load { feeds } => load(config, feeds),
+        Command::Load { feeds, fetch } => load(config, feeds, fetch),
         Command::Tail { json, once } => tail::tail(config, json, once),
         Command::Status { json } => status(config, json),
         Command::Detach => detach(config),
@@ -224,12 +226,14 @@ fn attach(
     })
 }
 
-fn load(config: Option<&Path>, feeds: Vec<String>) -> anyhow::Result<u8> {
+fn load(config: Option<&Path>, feeds: Vec<String>, fetch: bool) -> anyhow::Result<u8> {
     let instance = Instance::open(config)?;
     let feeds = absolute_feeds(feeds)?;
     let request = Request::Load {
         feeds: feeds.clone(),
+        fetch,
     };
+    let progress = progress::Bar::begin();
     through_agent(&instance, &request, |answer| {
         let mut tables = instance.tables()?;
         let config = instance.config()?;
@@ -242,7 +246,10 @@ fn load(config: Option<&Path>, feeds: Vec<String>) -> anyhow::Result<u8> {
         let mut lists = consent_lists(config, &instance.paths);
         let consent = instance.apply_consent(&mut tables, &mut lists, answer)?;
         instance.erase_refused(&consent.table, answer)?;
-        instance.load(&mut tables, &sources, answer)?;
+        let asker = if fetch { Asker::Person } else { Asker::Schedule };
+        instance.fetch_due(&sources, asker, answer, &progress);
+        instance.load(&mut tables, &sources, answer, &progress)?;
+        progress.end();
         instance.warn_if_closed(&tables, answer)
     })
 }

@@ -28,6 +28,7 @@ mod netset;
 mod outcome;
 mod plain;
 mod policy;
+mod remote;
 pub mod report;
 mod rows;
 mod rpz;
@@ -38,6 +39,7 @@ mod sslbl;
 mod stix;
 mod threatfox;
 mod time;
+mod url;
 mod value;
 
 use std::{collections::HashSet, fmt, path::Path, sync::Arc};
@@ -53,8 +55,10 @@ pub use self::{
     misp::{ManifestEvent, manifest as misp_manifest},
     outcome::{FeedOutcome, FeedOutcomes, OutcomeError},
     policy::FeedPolicy,
+    remote::{Auth, FetchLimits, Remote},
     services::NEVER_MATCH,
     source::{FeedSource, Format, SourceError, UnknownFormat},
+    url::{FeedUrl, UrlError},
     value::{ValueError, address_and_port},
 };
 use crate::indicator::{DomainName, Qualifier, Said};

@@ -6,12 +6,15 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use matcher_common::abi::Setting;
 
-use super::{Answer, Instance, InstanceError, LockName};
+use super::{
+    Answer, Instance, InstanceError, LockName, Progress, Step, fetch::FetchStatus,
+    in_force::InForce,
+};
 use crate::{
     config::GuardConfig,
     feeds::{FeedEntry, FeedOutcome, FeedOutcomes, FeedSource, Guards, LoadedFeed, shrunk},
     indicator::DomainName,
-    indicators::{Catalog, IndicatorSet, Listed},
+    indicators::{Catalog, IndicatorSet, Listed, diff, diff_of_names},
     kernel::tables::Tables,
     tables::indicators,
 };
@@ -27,6 +30,8 @@ pub struct LoadedIndicators {
     pub catalog: Catalog,
     /// Generation of the tables.
     pub generation: u64,
+    /// The tables held this list already: no new generation was made.
+    pub unchanged: bool,
 }
 
 /// Feeds read, judged and merged; nothing of it is in force.
@@ -69,7 +74,7 @@ impl Instance {
         Ok(self.guard_config().guards(subscribers, Timestamp::now())?)
     }
 
-    fn guard_config(&self) -> GuardConfig {
+    pub(super) fn guard_config(&self) -> GuardConfig {
         self.config
             .as_ref()
             .map(|config| config.guards.clone())
@@ -89,6 +94,7 @@ impl Instance {
         guards: &Guards,
         sources: &[FeedSource],
         answer: &mut Answer,
+        progress: &dyn Progress,
     ) -> Result<PreparedIndicators, InstanceError> {
         let before = self.catalog()?;
         let previous = FeedOutcomes::load(&self.outcomes_path()).unwrap_or_else(|error| {
@@ -99,7 +105,12 @@ impl Instance {
         let now = Timestamp::now();
         let mut outcomes = FeedOutcomes::default();
         let mut parts: Vec<Part<'_>> = Vec::with_capacity(sources.len());
-        for source in sources {
+        for (at, source) in sources.iter().enumerate() {
+            progress.at(Step::Reading {
+                feed: &source.name,
+                number: at + 1,
+                of: sources.len(),
+            });
             let mut last_good = Part {
                 feed: &source.name,
                 entries: before.listed_by(&source.name),
@@ -164,6 +175,7 @@ impl Instance {
                 names: &part.names,
             })
             .collect();
+        progress.at(Step::Merging(parts.iter().map(Part::len).sum()));
         let (set, catalog) = IndicatorSet::merge(&before, &listed, now)?;
         Ok(PreparedIndicators {
             before: before.current(),
@@ -180,24 +192,54 @@ impl Instance {
         tables: &mut Tables,
         sources: &[FeedSource],
         answer: &mut Answer,
+        progress: &dyn Progress,
     ) -> Result<LoadedIndicators, InstanceError> {
         let _loading = self.run_dir().lock(LockName::Load)?;
         let guards = self.guards(tables)?;
         let PreparedIndicators {
+            before,
             set,
             catalog,
             outcomes,
-            ..
-        } = self.prepare(&guards, sources, answer)?;
-        let compiled = indicators::compile(set.iter())?;
-        // The catalog before the kernel: a hit must never carry an id that a
-        // crash makes us forget.
-        catalog.save(&self.catalog_path())?;
-        let generation = tables.load_indicators(&compiled)?;
+        } = self.prepare(&guards, sources, answer, progress)?;
+        let generation = tables.setting(Setting::Generation)?;
+        let unchanged = generation > 0
+            && InForce::of(self) == Some(InForce::new(tables, generation, &set)?);
+        let difference = diff(&before, &set);
+        let names = diff_of_names(&before, &set);
+        let generation = if unchanged {
+            // What the feeds say of it may have changed all the same.
+            if !difference.is_empty() || !names.is_empty() {
+                catalog.save(&self.catalog_path())?;
+            }
+            generation
+        } else {
+            let compiled = indicators::compile(set.iter())?;
+            // The catalog before the kernel: a hit must never carry an id that
+            // a crash makes us forget.
+            catalog.save(&self.catalog_path())?;
+            progress.at(Step::Writing(set.len()));
+            let generation = tables.load_indicators(&compiled)?;
+            // Without it the next load writes the same list once more.
+            if let Err(error) = InForce::new(tables, generation, &set)?.remember(self) {
+                answer.warn(format!("cannot note which list is in force: {error}"));
+            }
+            generation
+        };
         self.keep_outcomes(&outcomes, answer);
         answer.say(format!(
-            "{} indicators in force, generation {generation}",
-            set.len()
+            "{} indicators in force, generation {generation} ({})",
+            set.len(),
+            if unchanged {
+                "nothing to change".to_owned()
+            } else {
+                format!(
+                    "{} added, {} removed, {} changed",
+                    difference.added.len(),
+                    difference.removed.len(),
+                    difference.changed.len()
+                )
+            }
         ));
         if set.names().len() > 0 {
             answer.say(format!(
@@ -209,6 +251,7 @@ impl Instance {
             set,
             catalog,
             generation,
+            unchanged,
         })
     }
 
@@ -261,6 +304,12 @@ fn read_feed(
     config: &GuardConfig,
     answer: &mut Answer,
 ) -> Result<LoadedFeed, String> {
+    if let Some(fetch) = FetchStatus::of(source).filter(|it| it.copied.is_none()) {
+        return Err(match fetch.error {
+            Some(error) => format!("{}: never fetched yet: {error}", source.name),
+            None => format!("{}: not fetched yet from {}", source.name, fetch.url),
+        });
+    }
     let mut feed = LoadedFeed::read(source).map_err(|error| error.to_string())?;
     feed.guard(guards);
     for line in feed.problem_lines().take(MAX_LINES) {
