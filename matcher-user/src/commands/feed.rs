@@ -183,7 +183,9 @@ fn diff(config: Option<&Path>, feeds: &[String], json: bool) -> anyhow::Result<u
     let guards = guards_of(&instance)?;
     let mut answer = Answer::default();
     let progress = Bar::begin();
-    let prepared = instance.prepare(&guards, &sources, &mut answer, &progress)?;
+    let prepared = instance.prepare(&guards, &sources, &mut answer, &progress);
+    progress.end();
+    let prepared = prepared?;
     if json {
         // What a load would say of its feeds stands beside it, not in it.
         answer.out.clear();

@@ -140,12 +140,24 @@ fn through_agent(
     request: &Request,
     here: impl FnOnce(&mut Answer) -> Result<(), InstanceError>,
 ) -> anyhow::Result<u8> {
+    through_agent_then(instance, request, here, || {})
+}
+
+/// The same; `before_printing` is called before anything is printed.
+fn through_agent_then(
+    instance: &Instance,
+    request: &Request,
+    here: impl FnOnce(&mut Answer) -> Result<(), InstanceError>,
+    before_printing: impl FnOnce(),
+) -> anyhow::Result<u8> {
     if let Some(mut agent) = agent(instance)? {
         let answer = agent.ask(request).context("asking the agent")?;
+        before_printing();
         return print(&answer);
     }
     let mut answer = Answer::default();
     let done = here(&mut answer);
+    before_printing();
     let code = print(&answer)?;
     done?;
     Ok(code)
@@ -234,7 +246,7 @@ fn load(config: Option<&Path>, feeds: Vec<String>, fetch: bool) -> anyhow::Resul
         fetch,
     };
     let progress = progress::Bar::begin();
-    through_agent(&instance, &request, |answer| {
+    let here = |answer: &mut Answer| {
         let mut tables = instance.tables()?;
         let config = instance.config()?;
         let sources = if feeds.is_empty() {
@@ -249,9 +261,9 @@ fn load(config: Option<&Path>, feeds: Vec<String>, fetch: bool) -> anyhow::Resul
         let asker = if fetch { Asker::Person } else { Asker::Schedule };
         instance.fetch_due(&sources, asker, answer, &progress);
         instance.load(&mut tables, &sources, answer, &progress)?;
-        progress.end();
         instance.warn_if_closed(&tables, answer)
-    })
+    };
+    through_agent_then(&instance, &request, here, || progress.end())
 }
 
 fn status(config: Option<&Path>, json: bool) -> anyhow::Result<u8> {

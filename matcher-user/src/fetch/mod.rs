@@ -248,6 +248,3 @@ fn address(remote: &Remote) -> u64 {
     remote.collections.hash(&mut hasher);
     hasher.finish()
 }
-
-#[cfg(test)]
-mod tests;

@@ -181,13 +181,15 @@ fn pages(
     since: Option<String>,
     objects: &mut Objects,
 ) -> Result<Option<String>, FetchError> {
-    let mut added = since;
+    let mut since = since;
+    let mut added = since.clone();
     let mut next: Option<String> = None;
     let mut seen = BTreeSet::new();
     loop {
         let mut query = vec![("limit", PAGE)];
-        if let Some(added) = added.as_deref().filter(|_| next.is_none()) {
-            query.push(("added_after", added));
+        // Servers want the same filter on every page.
+        if let Some(since) = &since {
+            query.push(("added_after", since));
         }
         if let Some(next) = &next {
             query.push(("next", next));
@@ -210,6 +212,9 @@ fn pages(
         }
         // Without `next` one goes on behind what was added last.
         next = page.next.filter(|it| !it.is_empty());
+        if next.is_none() {
+            since.clone_from(&added);
+        }
     }
 }
 
