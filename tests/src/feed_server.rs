@@ -160,7 +160,11 @@ impl FeedServer {
         path: &str,
         deed: impl Fn(&Asked, &mut dyn Write) -> io::Result<()> + Send + Sync + 'static,
     ) {
-        let mut deeds = self.shared.deeds.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut deeds = self
+            .shared
+            .deeds
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         deeds.insert(path.to_owned(), Arc::new(deed));
     }
 
@@ -179,7 +183,11 @@ impl FeedServer {
 
     /// All requests so far.
     pub fn asked(&self) -> Vec<Asked> {
-        let asked = self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = self
+            .shared
+            .asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         asked.clone()
     }
 

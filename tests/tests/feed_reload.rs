@@ -36,7 +36,9 @@ fn generation(deployment: &Deployment) -> Result<u64> {
 fn feed_of(deployment: &Deployment, url: &str, more: &str) -> Result<()> {
     deployment.configure(
         "[[feed]]\n",
-        &format!("[[feed]]\nname = \"web\"\nformat = \"plain\"\nurl = \"{url}\"\n{more}\n[[feed]]\n"),
+        &format!(
+            "[[feed]]\nname = \"web\"\nformat = \"plain\"\nurl = \"{url}\"\n{more}\n[[feed]]\n"
+        ),
     )
 }
 
@@ -52,12 +54,18 @@ fn a_load_in_which_nothing_changed_makes_no_new_generation() -> Result<()> {
     assert!(again.out.contains("nothing to change"), "{again:?}");
     assert_eq!(generation(&deployment)?, first);
     // A comment is no change, an entry is one.
-    deployment.write("cc.txt", "# new\n198.51.100.23:443\n198.51.100.0/28\n2001:db8:bad::1\n")?;
+    deployment.write(
+        "cc.txt",
+        "# new\n198.51.100.23:443\n198.51.100.0/28\n2001:db8:bad::1\n",
+    )?;
     deployment.matcher(["load"])?.succeeded();
     assert_eq!(generation(&deployment)?, first);
     deployment.write("cc.txt", "198.51.100.23:443\n198.51.100.0/28\n")?;
     let changed = deployment.matcher(["load"])?.succeeded();
-    assert!(changed.out.contains("0 added, 1 removed, 0 changed"), "{changed:?}");
+    assert!(
+        changed.out.contains("0 added, 1 removed, 0 changed"),
+        "{changed:?}"
+    );
     assert_eq!(generation(&deployment)?, first + 1);
     // New tables hold nothing, whatever was written down of the old ones.
     deployment.matcher(["detach"])?.succeeded();
@@ -74,8 +82,13 @@ fn the_agent_takes_up_a_file_that_is_written_or_replaced() -> Result<()> {
     let deployment = Deployment::new()?;
     let mut agent = deployment.agent()?;
     let first = generation(&deployment)?;
-    deployment.write("cc.txt", "198.51.100.23:443\n198.51.100.24\n198.51.100.25\n")?;
-    wait_until("written in place", || Ok(generation(&deployment)? == first + 1))?;
+    deployment.write(
+        "cc.txt",
+        "198.51.100.23:443\n198.51.100.24\n198.51.100.25\n",
+    )?;
+    wait_until("written in place", || {
+        Ok(generation(&deployment)? == first + 1)
+    })?;
     let other = deployment.write("cc.new", "198.51.100.23:443\n198.51.100.24\n")?;
     fs::rename(other, deployment.folder().join("cc.txt"))?;
     wait_until("replaced", || Ok(generation(&deployment)? == first + 2))?;
@@ -111,7 +124,9 @@ fn the_agent_fetches_loads_and_stays_with_the_last_good_list() -> Result<()> {
     feed_of(&deployment, &server.url("/list"), "every = \"10s\"\n")?;
     let mut agent = deployment.agent()?;
     agent.wait_for_log("web: fetched a new list")?;
-    wait_until("five entries", || Ok(agent.log()?.contains("5 indicators in force")))?;
+    wait_until("five entries", || {
+        Ok(agent.log()?.contains("5 indicators in force"))
+    })?;
     let first = generation(&deployment)?;
 
     for (how, status, body, reason) in [
@@ -119,7 +134,9 @@ fn the_agent_fetches_loads_and_stays_with_the_last_good_list() -> Result<()> {
         ("empty", 200, "", "has no entries"),
         ("503", 503, "later", "HTTP 503"),
     ] {
-        server.on("/list", move |_, out| reply(out, status, &[], body.as_bytes()));
+        server.on("/list", move |_, out| {
+            reply(out, status, &[], body.as_bytes())
+        });
         // The command says it, and so do status, list and log.
         let load = deployment.matcher(["load", "--fetch"])?.failed(1);
         assert!(load.err.contains(reason), "{how}: {load:?}");
@@ -128,7 +145,10 @@ fn the_agent_fetches_loads_and_stays_with_the_last_good_list() -> Result<()> {
         assert!(shown.out.contains(reason), "{how}: {shown:?}");
         let list = deployment.matcher(["feed", "list"])?.succeeded();
         assert!(list.out.contains(reason), "{how}: {list:?}");
-        assert!(list.out.contains("in force      2 entries"), "{how}: {list:?}");
+        assert!(
+            list.out.contains("in force      2 entries"),
+            "{how}: {list:?}"
+        );
         agent.wait_for_log(reason)?;
         assert_eq!(generation(&deployment)?, first, "{how}");
     }
@@ -194,7 +214,9 @@ fn addresses(feed: u8, round: u8) -> Vec<Ipv4Addr> {
 }
 
 fn text(feed: u8, round: u8) -> String {
-    let lines = addresses(feed, round).into_iter().map(|it| format!("{it}\n"));
+    let lines = addresses(feed, round)
+        .into_iter()
+        .map(|it| format!("{it}\n"));
     lines.collect()
 }
 
@@ -212,7 +234,10 @@ fn killing_the_agent_at_any_moment_of_an_update_leaves_the_old_or_the_new_list()
     server.list("/list", "0", text(1, 0));
     feed_of(&deployment, &server.url("/list"), "")?;
     // Each round's list is another one altogether.
-    deployment.configure("[[feed]]\n", "[guards]\nmin_remaining_share = 0.0\n\n[[feed]]\n")?;
+    deployment.configure(
+        "[[feed]]\n",
+        "[guards]\nmin_remaining_share = 0.0\n\n[[feed]]\n",
+    )?;
     deployment.write("cc.txt", text(0, 0))?;
     deployment.matcher(["attach"])?.succeeded();
     let first = deployment.matcher(["load"])?.succeeded();
@@ -282,12 +307,19 @@ fn killing_the_agent_at_any_moment_of_an_update_leaves_the_old_or_the_new_list()
             *before = whole;
             expected_size += usize::from(SIZE);
         }
-        assert_eq!(matched.len(), expected_size, "round {round}: nothing beside");
+        assert_eq!(
+            matched.len(),
+            expected_size,
+            "round {round}: nothing beside"
+        );
     }
     // The moments were spread over before and after.
     for (feed, advanced) in advanced.iter().enumerate() {
         println!("feed {feed}: {advanced} of {KILLS} updates were done before the kill");
-        assert!((1..u32::from(KILLS)).contains(advanced), "feed {feed}: {advanced}");
+        assert!(
+            (1..u32::from(KILLS)).contains(advanced),
+            "feed {feed}: {advanced}"
+        );
     }
     Ok(())
 }

@@ -192,7 +192,10 @@ fn an_unasked_304_leaves_the_last_good_list() -> Result<()> {
     let server = FeedServer::start()?;
     server.on(PATH, |_, out| reply(out, 304, &[], b""));
     let feed = Fetching::new(Format::Plain, &server.url(PATH))?;
-    assert!(matches!(feed.failure()?, FetchError::Status { status: 304, .. }));
+    assert!(matches!(
+        feed.failure()?,
+        FetchError::Status { status: 304, .. }
+    ));
     Ok(())
 }
 
@@ -247,14 +250,25 @@ fn a_server_that_never_answers_is_given_up() -> Result<()> {
 fn a_packed_list_is_unpacked() -> Result<()> {
     let server = FeedServer::start()?;
     server.on(PATH, |asked, out| {
-        assert!(asked.header("accept-encoding").is_some_and(|it| it.contains("gzip")));
-        reply(out, 200, &[("Content-Encoding", "gzip")], &gzip(GOOD.as_bytes()))
+        assert!(
+            asked
+                .header("accept-encoding")
+                .is_some_and(|it| it.contains("gzip"))
+        );
+        reply(
+            out,
+            200,
+            &[("Content-Encoding", "gzip")],
+            &gzip(GOOD.as_bytes()),
+        )
     });
     let feed = Fetching::new(Format::Plain, &server.url(PATH))?;
     feed.new_copy()?;
     assert_eq!(feed.copy()?, GOOD);
     // A .gz file that is served as it is.
-    server.on(PATH, |_, out| reply(out, 200, &[], &gzip(BETTER.as_bytes())));
+    server.on(PATH, |_, out| {
+        reply(out, 200, &[], &gzip(BETTER.as_bytes()))
+    });
     feed.new_copy()?;
     assert_eq!(feed.copy()?, BETTER);
     Ok(())
@@ -294,7 +308,14 @@ fn an_empty_body_with_200_leaves_the_last_good_list() -> Result<()> {
 #[test]
 fn comments_alone_with_200_leave_the_last_good_list() -> Result<()> {
     survives(
-        |_, out| reply(out, 200, &[], b"# This list has been deprecated on 2025-01-03\n"),
+        |_, out| {
+            reply(
+                out,
+                200,
+                &[],
+                b"# This list has been deprecated on 2025-01-03\n",
+            )
+        },
         "says that the list is deprecated",
     )?;
     Ok(())
@@ -322,7 +343,12 @@ fn the_wrong_charset_leaves_the_last_good_list() -> Result<()> {
                 .chain(BETTER.encode_utf16())
                 .flat_map(u16::to_le_bytes)
                 .collect();
-            reply(out, 200, &[("Content-Type", "text/plain; charset=utf-8")], &utf16)
+            reply(
+                out,
+                200,
+                &[("Content-Type", "text/plain; charset=utf-8")],
+                &utf16,
+            )
         },
         "the file is UTF-16",
     )?;
@@ -348,7 +374,10 @@ fn redirects_without_end_leave_the_last_good_list() -> Result<()> {
         });
     }
     let feed = Fetching::new(Format::Plain, &server.url("/0"))?;
-    assert!(matches!(feed.failure()?, FetchError::RedirectLoop { limit: 5, .. }));
+    assert!(matches!(
+        feed.failure()?,
+        FetchError::RedirectLoop { limit: 5, .. }
+    ));
     assert_eq!(server.asked().len(), 6);
     Ok(())
 }
@@ -356,7 +385,9 @@ fn redirects_without_end_leave_the_last_good_list() -> Result<()> {
 #[test]
 fn a_list_that_moved_is_fetched_from_there() -> Result<()> {
     let server = FeedServer::start()?;
-    server.on(PATH, |_, out| reply(out, 308, &[("Location", "new/list?v=2")], b""));
+    server.on(PATH, |_, out| {
+        reply(out, 308, &[("Location", "new/list?v=2")], b"")
+    });
     server.list("/new/list", "1", GOOD);
     let feed = Fetching::new(Format::Plain, &server.url(PATH))?;
     feed.new_copy()?;
@@ -375,7 +406,9 @@ fn a_redirect_to_plain_http_is_not_followed() -> Result<()> {
     feed.new_copy()?;
     // The same host, to which a list without TLS may be configured.
     let to = format!("http://localhost:{}{PATH}", plain.address().port());
-    server.on(PATH, move |_, out| reply(out, 302, &[("Location", &to)], b""));
+    server.on(PATH, move |_, out| {
+        reply(out, 302, &[("Location", &to)], b"")
+    });
     let error = feed.failure()?;
     assert!(matches!(error, FetchError::PlainRedirect { .. }), "{error}");
     assert!(plain.asked().is_empty());
@@ -529,7 +562,9 @@ fn a_secret_is_sent_to_its_own_server_and_to_no_other() -> Result<()> {
 
     other.list(PATH, "2", BETTER);
     let to = other.url(PATH);
-    server.on(PATH, move |_, out| reply(out, 302, &[("Location", &to)], b""));
+    server.on(PATH, move |_, out| {
+        reply(out, 302, &[("Location", &to)], b"")
+    });
     feed.new_copy()?;
     assert_eq!(other.last()?.header("auth-key"), None);
     assert_eq!(other.last()?.header("if-none-match"), None);
@@ -575,7 +610,12 @@ fn another_address_has_no_past() -> Result<()> {
     feed.new_copy()?;
     feed.remote.url = server.url("/other").parse()?;
     feed.source.remote = Some(Arc::new(feed.remote.clone()));
-    assert!(is_due(&feed.source, &feed.state(), Asker::Schedule, Timestamp::now()));
+    assert!(is_due(
+        &feed.source,
+        &feed.state(),
+        Asker::Schedule,
+        Timestamp::now()
+    ));
     feed.new_copy()?;
     assert_eq!(server.last()?.header("if-none-match"), None);
     assert_eq!(feed.copy()?, BETTER);
@@ -603,20 +643,32 @@ fn manifest(events: &[(&str, u32)]) -> String {
 fn of_a_feed_of_misp_only_events_that_changed_are_fetched() -> Result<()> {
     let server = FeedServer::start()?;
     let [a, b] = [EVENT_A, EVENT_B].map(|uuid| format!("/feed/{uuid}.json"));
-    server.list("/feed/manifest.json", "1", manifest(&[(EVENT_A, 1), (EVENT_B, 1)]));
+    server.list(
+        "/feed/manifest.json",
+        "1",
+        manifest(&[(EVENT_A, 1), (EVENT_B, 1)]),
+    );
     server.list(&a, "1", event(EVENT_A, "192.0.2.1"));
     server.list(&b, "1", event(EVENT_B, "192.0.2.2"));
     let feed = Fetching::new(Format::Misp, &server.url("/feed/"))?;
     let addresses = || -> Result<Vec<String>> {
         let loaded = LoadedFeed::read(&feed.source)?;
-        Ok(loaded.entries.iter().map(|it| it.value.to_string()).collect())
+        Ok(loaded
+            .entries
+            .iter()
+            .map(|it| it.value.to_string())
+            .collect())
     };
     feed.new_copy()?;
     assert_eq!(addresses()?, ["192.0.2.1/32", "192.0.2.2/32"]);
     feed.unchanged()?;
 
     let asked = server.asked().len();
-    server.list("/feed/manifest.json", "2", manifest(&[(EVENT_A, 1), (EVENT_B, 2)]));
+    server.list(
+        "/feed/manifest.json",
+        "2",
+        manifest(&[(EVENT_A, 1), (EVENT_B, 2)]),
+    );
     server.list(&b, "2", event(EVENT_B, "192.0.2.3"));
     feed.new_copy()?;
     let paths: Vec<String> = server.asked()[asked..]
@@ -627,7 +679,11 @@ fn of_a_feed_of_misp_only_events_that_changed_are_fetched() -> Result<()> {
     assert_eq!(addresses()?, ["192.0.2.1/32", "192.0.2.3/32"]);
 
     // An event that breaks off: all of the last good feed stays.
-    server.list("/feed/manifest.json", "3", manifest(&[(EVENT_A, 3), (EVENT_B, 3)]));
+    server.list(
+        "/feed/manifest.json",
+        "3",
+        manifest(&[(EVENT_A, 3), (EVENT_B, 3)]),
+    );
     server.on(&b, |_, out| reply(out, 500, &[], b"oops"));
     feed.failure()?;
     assert_eq!(addresses()?, ["192.0.2.1/32", "192.0.2.3/32"]);
@@ -666,23 +722,45 @@ fn a_taxii_collection_is_read_page_by_page_and_then_by_what_was_added() -> Resul
             return reply(out, 200, &json, b"{}");
         }
         if asked.target.contains("added_after=2026-01-02") {
-            let page = format!(r#"{{"objects":[{}]}}"#, indicator(1, 9, r#","revoked":true"#));
-            return reply(out, 200, &added("2026-01-03T00:00:00.000001Z"), page.as_bytes());
+            let page = format!(
+                r#"{{"objects":[{}]}}"#,
+                indicator(1, 9, r#","revoked":true"#)
+            );
+            return reply(
+                out,
+                200,
+                &added("2026-01-03T00:00:00.000001Z"),
+                page.as_bytes(),
+            );
         }
         if asked.target.contains("next=p2") {
             let page = format!(r#"{{"more":false,"objects":[{}]}}"#, indicator(2, 1, ""));
-            return reply(out, 200, &added("2026-01-02T00:00:00.000001Z"), page.as_bytes());
+            return reply(
+                out,
+                200,
+                &added("2026-01-02T00:00:00.000001Z"),
+                page.as_bytes(),
+            );
         }
         let page = format!(
             r#"{{"more":true,"next":"p2","objects":[{}]}}"#,
             indicator(1, 1, "")
         );
-        reply(out, 200, &added("2026-01-01T00:00:00.000001Z"), page.as_bytes())
+        reply(
+            out,
+            200,
+            &added("2026-01-01T00:00:00.000001Z"),
+            page.as_bytes(),
+        )
     });
     let feed = Fetching::new(Format::Taxii, &server.url("/taxii2/"))?;
     let addresses = || -> Result<Vec<String>> {
         let loaded = LoadedFeed::read(&feed.source)?;
-        Ok(loaded.entries.iter().map(|it| it.value.to_string()).collect())
+        Ok(loaded
+            .entries
+            .iter()
+            .map(|it| it.value.to_string())
+            .collect())
     };
     feed.new_copy()?;
     assert_eq!(addresses()?, ["192.0.2.1/32", "192.0.2.2/32"]);
@@ -693,7 +771,10 @@ fn a_taxii_collection_is_read_page_by_page_and_then_by_what_was_added() -> Resul
     feed.unchanged()?;
     assert_eq!(asks.load(Ordering::SeqCst), 4);
     let accept = server.last()?.header("accept").map(str::to_owned);
-    assert_eq!(accept.as_deref(), Some("application/taxii+json;version=2.1"));
+    assert_eq!(
+        accept.as_deref(),
+        Some("application/taxii+json;version=2.1")
+    );
 
     // A server that never comes to an end.
     server.on("/root/collections/c1/objects/", move |_, out| {

@@ -38,7 +38,9 @@ fn medallion(folder: &Path) -> Result<PathBuf, String> {
             )),
         }
     };
-    run(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
+    run(Command::new("python3")
+        .args(["-m", "venv"])
+        .arg(&environment))?;
     run(Command::new(environment.join("bin/pip")).args([
         "install",
         "--quiet",
@@ -129,7 +131,10 @@ fn objects_of_a_real_taxii_server_are_read_page_by_page() -> Result<()> {
     let program = match medallion(folder.path()) {
         Ok(program) => program,
         Err(reason) => {
-            skip("objects_of_a_real_taxii_server_are_read_page_by_page", &reason);
+            skip(
+                "objects_of_a_real_taxii_server_are_read_page_by_page",
+                &reason,
+            );
             return Ok(());
         }
     };
@@ -188,7 +193,11 @@ fn objects_of_a_real_taxii_server_are_read_page_by_page() -> Result<()> {
     };
     let read = |feed: &(FeedSource, Remote)| -> Result<Vec<String>> {
         let loaded = LoadedFeed::read(&feed.0)?;
-        Ok(loaded.entries.iter().map(|it| it.value.to_string()).collect())
+        Ok(loaded
+            .entries
+            .iter()
+            .map(|it| it.value.to_string())
+            .collect())
     };
     let login = || Some((Auth::Basic, secret.clone()));
     let five: Vec<String> = (1..=5).map(|it| format!("198.51.100.{it}/32")).collect();
@@ -207,7 +216,10 @@ fn objects_of_a_real_taxii_server_are_read_page_by_page() -> Result<()> {
         );
         assert_eq!(read(&feed)?, five, "{path}");
         let again = now(&feed)?;
-        assert!(matches!(again, FetchOutcome::Unchanged), "{path}: {again:?}");
+        assert!(
+            matches!(again, FetchOutcome::Unchanged),
+            "{path}: {again:?}"
+        );
         feeds.push(feed);
     }
     // What is added later comes with the next fetch.

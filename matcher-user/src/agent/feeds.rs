@@ -2,7 +2,7 @@
 //! changed, and asks for a load when something is new.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -20,7 +20,7 @@ use crate::{
     feeds::FeedSource,
     fetch::{
         Place,
-        plan::Asker,
+        plan::{Asker, Interval},
         watch::{Fingerprints, SETTLING, Watcher},
     },
     instance::{FetchReport, Instance, Quiet},
@@ -32,6 +32,11 @@ const LOOK: Duration = Duration::from_secs(30);
 /// Fetches that run side by side.
 const AT_ONCE: usize = 8;
 
+/// A load waits so long for other fetches under way.
+const GATHER: Duration = Duration::from_secs(5);
+/// The least pause between two fetches of one feed.
+const PAUSE: Duration = Duration::from_secs(5);
+
 /// What the agent knows about its feeds.
 pub(super) struct Feeds {
     fetches: JoinSet<(String, Option<FetchReport>)>,
@@ -42,8 +47,11 @@ pub(super) struct Feeds {
     looked: Instant,
     /// The kernel heard a change that was not looked at yet.
     heard: Option<Instant>,
-    /// Something is new.
-    wanted: bool,
+    /// Something is new, since then.
+    wanted: Option<Instant>,
+    /// Not asked for before then, whatever is written down: what cannot be
+    /// written down, on a full disk, must not make us ask again and again.
+    not_before: BTreeMap<String, Instant>,
 }
 
 impl Feeds {
@@ -69,19 +77,20 @@ impl Feeds {
             seen: Fingerprints::default(),
             looked: Instant::now(),
             heard: None,
-            wanted: false,
+            wanted: None,
+            not_before: BTreeMap::new(),
         }
     }
 
     /// A load is needed as soon as there is time for one.
     pub(super) fn want_load(&mut self) {
-        self.wanted = true;
+        self.wanted.get_or_insert_with(Instant::now);
     }
 
     /// A load of the configured feeds begins: from now on a change is a
     /// change to what it reads.
     pub(super) fn load_begins(&mut self, config: &Config) {
-        self.wanted = false;
+        self.wanted = None;
         self.heard = None;
         self.looked = Instant::now();
         if let Some(watcher) = &mut self.watcher {
@@ -96,8 +105,10 @@ impl Feeds {
     pub(super) fn tick(&mut self, instance: &Instance, config: &Config) -> bool {
         self.start_fetches(instance, config);
         self.look(config);
-        // Feeds that are due at once are loaded at once.
-        self.wanted && self.fetching.is_empty()
+        // Feeds that are due at once are loaded at once, and a slow one holds
+        // up nobody.
+        self.wanted
+            .is_some_and(|since| self.fetching.is_empty() || since.elapsed() >= GATHER)
     }
 
     /// Returns when a fetch has ended or the kernel has heard of a change.
@@ -147,7 +158,7 @@ impl Feeds {
         match report {
             Some(FetchReport::New(line)) => {
                 tracing::info!("{line}");
-                self.wanted = true;
+                self.want_load();
             }
             Some(FetchReport::Same(line)) => tracing::debug!("{line}"),
             Some(FetchReport::Failed(line)) => tracing::warn!("{line}"),
@@ -160,9 +171,17 @@ impl Feeds {
             if self.fetching.len() >= AT_ONCE {
                 break;
             }
-            if !self.fetching.insert(source.name.clone()) {
+            let paused = self.not_before.get(&source.name);
+            if paused.is_some_and(|until| Instant::now() < *until)
+                || !self.fetching.insert(source.name.clone())
+            {
                 continue;
             }
+            let least = source.remote.as_ref().map_or(PAUSE, |remote| {
+                Interval::of(source, remote).least.max(PAUSE)
+            });
+            self.not_before
+                .insert(source.name.clone(), Instant::now() + least);
             let (sender, report) = oneshot::channel();
             let (instance, source) = (instance.clone(), source.clone());
             let name = source.name.clone();
@@ -190,7 +209,7 @@ impl Feeds {
                 return;
             }
             tracing::info!("files of feeds have changed");
-            self.wanted = true;
+            self.want_load();
         }
         self.heard = None;
         self.looked = Instant::now();

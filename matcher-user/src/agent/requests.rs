@@ -7,8 +7,8 @@ use crate::{
     control::{Request, server::Asked},
     fetch::plan::Asker,
     instance::{
-        Answer, ConsentAction, Instance, InstanceError, LoadedIndicators, Quiet,
-        chosen_interfaces, parse_sources,
+        Answer, ConsentAction, Instance, InstanceError, LoadedIndicators, Quiet, chosen_interfaces,
+        parse_sources,
     },
     kernel::ring::Ring,
 };
@@ -21,7 +21,11 @@ impl Agent {
             // Answered when the load is done.
             Request::Load { feeds, fetch } => match self.renew_consent() {
                 Ok(consent) => {
-                    let asker = if fetch { Asker::Person } else { Asker::Schedule };
+                    let asker = if fetch {
+                        Asker::Person
+                    } else {
+                        Asker::Schedule
+                    };
                     return self.begin_load(feeds, Some(asker), consent, Some(reply));
                 }
                 Err(error) => Err(error),

@@ -258,7 +258,11 @@ fn load(config: Option<&Path>, feeds: Vec<String>, fetch: bool) -> anyhow::Resul
         let mut lists = consent_lists(config, &instance.paths);
         let consent = instance.apply_consent(&mut tables, &mut lists, answer)?;
         instance.erase_refused(&consent.table, answer)?;
-        let asker = if fetch { Asker::Person } else { Asker::Schedule };
+        let asker = if fetch {
+            Asker::Person
+        } else {
+            Asker::Schedule
+        };
         instance.fetch_due(&sources, asker, answer, &progress);
         instance.load(&mut tables, &sources, answer, &progress)?;
         instance.warn_if_closed(&tables, answer)

@@ -186,9 +186,10 @@ impl<E: Fn(&Path) -> bool> Walk<'_, E> {
                 ),
                 _ => {}
             }
-            if let Some(name) = name.as_ref().filter(|it| {
-                section.has("url") && it.value.len() > Remote::MAX_NAME_BYTES
-            }) {
+            if let Some(name) = name
+                .as_ref()
+                .filter(|it| section.has("url") && it.value.len() > Remote::MAX_NAME_BYTES)
+            {
                 let message = format!(
                     "the name of a feed that is fetched has at most {} bytes",
                     Remote::MAX_NAME_BYTES
@@ -249,7 +250,9 @@ impl<E: Fn(&Path) -> bool> Walk<'_, E> {
             ca_file: self.file(document, section, "ca_file").map(value),
             plain_http,
             collections: section
-                .list(document, "collections", "ids or titles", |it| Ok(it.to_owned()))
+                .list(document, "collections", "ids or titles", |it| {
+                    Ok(it.to_owned())
+                })
                 .into_iter()
                 .map(value)
                 .collect(),

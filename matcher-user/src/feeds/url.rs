@@ -277,8 +277,14 @@ mod tests {
     fn addresses_are_read_and_brought_into_one_form() {
         for (text, form) in [
             ("https://Example.ORG", "https://example.org/"),
-            ("HTTPS://example.org:443/a/./b/../c", "https://example.org/a/c"),
-            ("http://127.0.0.1:8080/x?key=1#part", "http://127.0.0.1:8080/x?key=1"),
+            (
+                "HTTPS://example.org:443/a/./b/../c",
+                "https://example.org/a/c",
+            ),
+            (
+                "http://127.0.0.1:8080/x?key=1#part",
+                "http://127.0.0.1:8080/x?key=1",
+            ),
             ("https://[2001:DB8::1]:8443/", "https://[2001:db8::1]:8443/"),
             ("https://example.org?x", "https://example.org/?x"),
         ] {
@@ -318,7 +324,11 @@ mod tests {
             ("../../../g", "http://a/g"),
             ("https://other/x", "https://other/x"),
         ] {
-            assert_eq!(base.join(reference).unwrap().in_full(), joined, "{reference}");
+            assert_eq!(
+                base.join(reference).unwrap().in_full(),
+                joined,
+                "{reference}"
+            );
         }
         assert_eq!(base.join("file:///etc/passwd"), Err(UrlError::Scheme));
     }
@@ -329,14 +339,19 @@ mod tests {
         assert_eq!(url.to_string(), "https://example.org/list");
         assert!(!format!("{url:?}").contains("secret"));
         assert_eq!(
-            url.with_query([("added_after", "2026-01-01T00:00:00Z")]).in_full(),
+            url.with_query([("added_after", "2026-01-01T00:00:00Z")])
+                .in_full(),
             "https://example.org/list?auth-key=verysecret&added_after=2026-01-01T00%3A00%3A00Z"
         );
     }
 
     #[test]
     fn loopback_is_told_from_the_rest() {
-        for text in ["http://127.0.0.9/", "http://[::1]:8/", "http://localhost:1/"] {
+        for text in [
+            "http://127.0.0.9/",
+            "http://[::1]:8/",
+            "http://localhost:1/",
+        ] {
             assert!(url(text).is_loopback(), "{text}");
         }
         for text in ["http://127.0.0.1.example.org/", "http://192.0.2.1/"] {

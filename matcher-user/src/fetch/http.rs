@@ -267,9 +267,9 @@ impl<'a> Client<'a> {
         let mut bytes = Vec::new();
         let mut piece = vec![0; PIECE];
         loop {
-            let read = reader.read(&mut piece).map_err(|error| {
-                broken(&url, limits, self.deadline, ureq::Error::from(error))
-            })?;
+            let read = reader
+                .read(&mut piece)
+                .map_err(|error| broken(&url, limits, self.deadline, ureq::Error::from(error)))?;
             let Some(fresh) = piece.get(..read).filter(|it| !it.is_empty()) else {
                 break;
             };
@@ -324,12 +324,7 @@ fn too_slow(url: &FeedUrl, limits: FetchLimits) -> FetchError {
 }
 
 /// What a failure below HTTP means.
-fn broken(
-    url: &FeedUrl,
-    limits: FetchLimits,
-    deadline: Instant,
-    error: ureq::Error,
-) -> FetchError {
+fn broken(url: &FeedUrl, limits: FetchLimits, deadline: Instant, error: ureq::Error) -> FetchError {
     match unwrapped(error) {
         ureq::Error::Timeout(_) if Instant::now() >= deadline => too_slow(url, limits),
         ureq::Error::Timeout(ureq::Timeout::Global | ureq::Timeout::PerCall) => {

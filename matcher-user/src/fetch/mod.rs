@@ -28,15 +28,15 @@ use std::{
 
 use jiff::Timestamp;
 
-use self::{
-    http::{Client, Question, Reply},
-    place::Staged,
-    plan::Interval,
-};
 pub use self::{
     error::FetchError,
     place::{FetchLock, Place},
     state::{CollectionState, FetchState, Validators},
+};
+use self::{
+    http::{Client, Question, Reply},
+    place::Staged,
+    plan::Interval,
 };
 use crate::feeds::{FeedSource, Format, LoadedFeed, Remote, parse};
 
@@ -63,18 +63,12 @@ pub enum FetchOutcome {
 pub type Meter<'a> = &'a (dyn Fn(u64, Option<u64>) + Sync);
 
 /// Is it time to ask for this feed? Feeds that are files are never asked for.
-pub fn is_due(
-    source: &FeedSource,
-    state: &FetchState,
-    asker: plan::Asker,
-    now: Timestamp,
-) -> bool {
+pub fn is_due(source: &FeedSource, state: &FetchState, asker: plan::Asker, now: Timestamp) -> bool {
     let Some(remote) = &source.remote else {
         return false;
     };
     // Another address has no past.
-    !speaks_of(state, source, remote)
-        || Interval::of(source, remote).is_due(state, asker, now)
+    !speaks_of(state, source, remote) || Interval::of(source, remote).is_due(state, asker, now)
 }
 
 /// Asks for a feed. `max_bad_share`: a list with a larger share of lines that
@@ -102,7 +96,15 @@ pub fn fetch(
     state.paused_until = None;
     let interval = Interval::of(source, remote);
     let mut fresh = state.clone();
-    match ask(source, remote, &place, &mut fresh, max_bad_share, now, meter) {
+    match ask(
+        source,
+        remote,
+        &place,
+        &mut fresh,
+        max_bad_share,
+        now,
+        meter,
+    ) {
         Ok(staged) => {
             fresh.confirmed = Some(now);
             fresh.failures = 0;
@@ -214,9 +216,7 @@ fn judged(
     };
     let read = match &staged {
         None => return Ok(None),
-        Some(Staged::File(bytes)) => {
-            Ok(LoadedFeed::new(named, parse(source.format, bytes), bytes))
-        }
+        Some(Staged::File(bytes)) => Ok(LoadedFeed::new(named, parse(source.format, bytes), bytes)),
         Some(Staged::Folder(path)) => LoadedFeed::read(&FeedSource {
             path: path.clone(),
             ..source.clone()
@@ -235,9 +235,10 @@ fn judged(
 
 fn speaks_of(state: &FetchState, source: &FeedSource, remote: &Remote) -> bool {
     state.address == address(remote)
-        && state.of.as_ref().is_some_and(|(url, format)| {
-            *url == remote.url.to_string() && *format == source.format
-        })
+        && state
+            .of
+            .as_ref()
+            .is_some_and(|(url, format)| *url == remote.url.to_string() && *format == source.format)
 }
 
 /// Stands for the whole address, so that what may be secret in it is not

@@ -86,7 +86,10 @@ impl Interval {
 
     /// When to ask again after an answer. `chance`: 0.0 to 1.0.
     pub fn after_success(&self, now: Timestamp, chance: f64) -> Timestamp {
-        later(now, self.every.mul_f64(1.0 + SPREAD * chance.clamp(0.0, 1.0)))
+        later(
+            now,
+            self.every.mul_f64(1.0 + SPREAD * chance.clamp(0.0, 1.0)),
+        )
     }
 
     /// When to ask again after the `failures`th failure in a row.
@@ -209,7 +212,9 @@ mod tests {
             .collect();
         assert_eq!(
             waits,
-            [60, 120, 240, 480, 960, 1920, 3840, 7680, 15_360, 21_600, 21_600]
+            [
+                60, 120, 240, 480, 960, 1920, 3840, 7680, 15_360, 21_600, 21_600
+            ]
         );
     }
 

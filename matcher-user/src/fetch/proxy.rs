@@ -80,8 +80,14 @@ mod tests {
             chosen("https://example.org/", &all[2..]),
             Some(("ALL_PROXY", "http://p3:3128".into()))
         );
-        assert_eq!(chosen("https://example.org/", &[("https_proxy", " ")]), None);
-        assert_eq!(chosen("http://example.org/", &[("HTTP_PROXY", "http://p")]), None);
+        assert_eq!(
+            chosen("https://example.org/", &[("https_proxy", " ")]),
+            None
+        );
+        assert_eq!(
+            chosen("http://example.org/", &[("HTTP_PROXY", "http://p")]),
+            None
+        );
     }
 
     #[test]

@@ -103,15 +103,25 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), text).unwrap();
         fs::set_permissions(file.path(), Permissions::from_mode(mode)).unwrap();
-        read(auth, file.path())
-            .map_err(|error| error.to_string().split(": ").skip(1).collect::<Vec<_>>().join(": "))
+        read(auth, file.path()).map_err(|error| {
+            error
+                .to_string()
+                .split(": ")
+                .skip(1)
+                .collect::<Vec<_>>()
+                .join(": ")
+        })
     }
 
     #[test]
     fn a_secret_becomes_the_header_that_was_asked_for() {
         for (auth, secret, header) in [
             (Auth::Bearer, "abc\n", "Authorization: Bearer abc"),
-            (Auth::Basic, "user:pass\n", "Authorization: Basic dXNlcjpwYXNz"),
+            (
+                Auth::Basic,
+                "user:pass\n",
+                "Authorization: Basic dXNlcjpwYXNz",
+            ),
             (Auth::Header("Auth-Key".into()), "abc", "Auth-Key: abc"),
         ] {
             let read = with(secret, 0o640, &auth).unwrap();

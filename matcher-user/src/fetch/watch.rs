@@ -72,7 +72,8 @@ impl Fingerprints {
     pub fn are_settled(&self, now: SystemTime) -> bool {
         self.changed.is_none_or(|changed| {
             // A time in the future says nothing.
-            now.duration_since(changed).map_or(true, |age| age >= SETTLING)
+            now.duration_since(changed)
+                .map_or(true, |age| age >= SETTLING)
         })
     }
 }
@@ -260,7 +261,9 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_not_there_is_named() {
-        let failed = Watcher::new().unwrap().watch([Path::new("/nowhere/at/all.txt")]);
+        let failed = Watcher::new()
+            .unwrap()
+            .watch([Path::new("/nowhere/at/all.txt")]);
         assert_eq!(failed[0].0, Path::new("/nowhere/at"));
     }
 }

@@ -82,7 +82,12 @@ mod tests {
             entries: &parsed.entries,
             names: &parsed.names,
         }];
-        IndicatorSet::merge(before, &listed, Timestamp::UNIX_EPOCH + Duration::from_secs(1)).unwrap()
+        IndicatorSet::merge(
+            before,
+            &listed,
+            Timestamp::UNIX_EPOCH + Duration::from_secs(1),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -90,7 +95,10 @@ mod tests {
         let (first, catalog) = set(&Catalog::default(), "a", "192.0.2.1\n192.0.2.2:80\n");
         let again = |text| number_of(&set(&catalog, "a", text).0);
         assert_eq!(number_of(&first), again("192.0.2.2:80\n192.0.2.1\n"));
-        assert_eq!(number_of(&first), again("192.0.2.1 malware=X\n192.0.2.2:80\n"));
+        assert_eq!(
+            number_of(&first),
+            again("192.0.2.1 malware=X\n192.0.2.2:80\n")
+        );
         for other in [
             "192.0.2.1\n",
             "192.0.2.1\n192.0.2.2:81\n",

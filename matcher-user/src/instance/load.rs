@@ -203,8 +203,8 @@ impl Instance {
             outcomes,
         } = self.prepare(&guards, sources, answer, progress)?;
         let generation = tables.setting(Setting::Generation)?;
-        let unchanged = generation > 0
-            && InForce::of(self) == Some(InForce::new(tables, generation, &set)?);
+        let unchanged =
+            generation > 0 && InForce::of(self) == Some(InForce::new(tables, generation, &set)?);
         let difference = diff(&before, &set);
         let names = diff_of_names(&before, &set);
         let generation = if unchanged {
