@@ -51,7 +51,7 @@ fn a_load_in_which_nothing_changed_makes_no_new_generation() -> Result<()> {
     deployment.start()?;
     let first = generation(&deployment)?;
     let again = deployment.matcher(["load"])?.succeeded();
-    assert!(again.out.contains("nothing to change"), "{again:?}");
+    assert!(again.out.contains("nothing changed"), "{again:?}");
     assert_eq!(generation(&deployment)?, first);
     // A comment is no change, an entry is one.
     deployment.write(
@@ -105,7 +105,7 @@ fn the_agent_takes_up_a_file_that_is_written_or_replaced() -> Result<()> {
     wait_until("well again", || Ok(generation(&deployment)? == first + 3))?;
 
     // SIGHUP without a change.
-    let loads = |log: &str| log.matches("nothing to change").count();
+    let loads = |log: &str| log.matches("nothing changed").count();
     let before = loads(&agent.log()?);
     agent.signal(Signal::HUP)?;
     wait_until("read again", || Ok(loads(&agent.log()?) > before))?;

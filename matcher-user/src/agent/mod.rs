@@ -29,6 +29,7 @@ use crate::{
         Door,
         server::{self, Asked, Desk},
     },
+    fetch::plan::Asker,
     instance::{
         Answer, AppliedConsent, Instance, InstanceError, LoadedIndicators, LockName, consent_lists,
     },
@@ -57,6 +58,14 @@ struct Load {
     reply: Option<oneshot::Sender<Answer>>,
 }
 
+/// A load that a command asked for while feeds were being loaded anyway.
+struct NextLoad {
+    feeds: Vec<String>,
+    fetch: Option<Asker>,
+    answer: Answer,
+    reply: oneshot::Sender<Answer>,
+}
+
 struct Agent {
     instance: Instance,
     tables: Tables,
@@ -64,6 +73,7 @@ struct Agent {
     consent: AppliedConsent,
     flow: Flow,
     load: Option<Load>,
+    next_load: Option<NextLoad>,
     feeds: Feeds,
     renewed: Instant,
     purged: Instant,
@@ -232,6 +242,7 @@ impl Agent {
             consent,
             flow,
             load: None,
+            next_load: None,
             feeds: Feeds::new(),
             renewed: Instant::now(),
             purged: Instant::now(),

@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use super::{Agent, Load, feeds, log};
+use super::{Agent, Load, NextLoad, feeds, log};
 use crate::{
     control::{Request, server::Asked},
     fetch::plan::Asker,
@@ -124,11 +124,21 @@ impl Agent {
         mut answer: Answer,
         reply: Option<oneshot::Sender<Answer>>,
     ) -> Result<(), InstanceError> {
-        if self.load.is_some() {
+        if let Some(load) = &self.load {
             let Some(reply) = reply else {
                 self.feeds.want_load();
                 return Ok(());
             };
+            // Nobody asked for the one under way: a command waits for it.
+            if load.reply.is_none() && self.next_load.is_none() {
+                self.next_load = Some(NextLoad {
+                    feeds,
+                    fetch,
+                    answer,
+                    reply,
+                });
+                return Ok(());
+            }
             let busy = Answer {
                 err: "error: feeds are being loaded already; try again in a moment\n".into(),
                 exit: 1,
@@ -170,7 +180,10 @@ impl Agent {
             // The asker may have gone.
             let _ = reply.send(answer);
         }
-        Ok(())
+        match self.next_load.take() {
+            Some(next) => self.begin_load(next.feeds, next.fetch, next.answer, Some(next.reply)),
+            None => Ok(()),
+        }
     }
 }
 

@@ -227,19 +227,19 @@ impl Instance {
             generation
         };
         self.keep_outcomes(&outcomes, answer);
+        answer.say(if unchanged {
+            "nothing changed".to_owned()
+        } else {
+            format!(
+                "{} added, {} removed, {} changed",
+                difference.added.len(),
+                difference.removed.len(),
+                difference.changed.len()
+            )
+        });
         answer.say(format!(
-            "{} indicators in force, generation {generation} ({})",
-            set.len(),
-            if unchanged {
-                "nothing to change".to_owned()
-            } else {
-                format!(
-                    "{} added, {} removed, {} changed",
-                    difference.added.len(),
-                    difference.removed.len(),
-                    difference.changed.len()
-                )
-            }
+            "{} indicators in force, generation {generation}",
+            set.len()
         ));
         if set.names().len() > 0 {
             answer.say(format!(
