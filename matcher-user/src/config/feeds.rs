@@ -228,7 +228,8 @@ impl<E: Fn(&Path) -> bool> Walk<'_, E> {
         let every = section.duration(document, "every", LEAST_INTERVAL, MOST_INTERVAL);
         if let Some(every) = every.as_ref().filter(|it| it.value < least) {
             let message = format!(
-                "every must be at least {} s for {format}: its publisher asks for it",
+                "every must be at least {} s for {format}: more often brings nothing new and can \
+                 get this edge locked out",
                 least.as_secs()
             );
             document.diagnostics.error(every.offset, message);

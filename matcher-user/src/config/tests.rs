@@ -371,7 +371,7 @@ fn what_cannot_be_fetched_as_meant_is_reported() {
     );
     insta::assert_snapshot!(
         of(&format!("{https}\nevery = \"10m\"")),
-        @"error: every must be at least 3600 s for spamhaus-drop: its publisher asks for it"
+        @"error: every must be at least 3600 s for spamhaus-drop: more often brings nothing new and can get this edge locked out"
     );
     insta::assert_snapshot!(
         of(&format!("{https}\nauth = \"bearer\"")),

@@ -109,9 +109,10 @@ impl FromStr for Auth {
 
 impl Format {
     /// A list of this format is not asked for more often, whatever the
-    /// configuration and whoever asks: Spamhaus and DShield ask for at most
-    /// one fetch an hour, abuse.ch makes its lists anew every five minutes,
-    /// Emerging Threats once a day. The rest is politeness.
+    /// configuration and whoever asks. Spamhaus locks out those who fetch DROP
+    /// more than once an hour (spamhaus.org/drop); DShield makes its list anew
+    /// once an hour (isc.sans.edu diary of 2016-09-07). The others are our own
+    /// caution, no word of the publishers.
     pub fn least_interval(self) -> Duration {
         let minute = 60;
         Duration::from_secs(match self {
