@@ -4,7 +4,7 @@
 //!
 //! - what is spoken of: [`protocol`], [`indicator`], [`hit`];
 //! - feeds to indicators: [`feeds`], [`indicators`];
-//! - whose traffic may be looked at: [`consent`], [`subscribers`];
+//! - whose traffic may be looked at: [`consent`], [`subscribers`], [`nat64`];
 //! - [`config`];
 //! - feeds from the web and from files that change: [`fetch`];
 //! - lists to what the kernel looks up: [`tables`];
@@ -34,6 +34,7 @@ pub mod indicator;
 pub mod indicators;
 pub mod instance;
 pub mod kernel;
+pub mod nat64;
 pub mod protocol;
 pub mod replay;
 pub mod sinks;

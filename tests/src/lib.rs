@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod cleanup;
 pub mod demo;
+pub mod edge;
 pub mod feed_server;
 pub mod frames;
 pub mod kernel;

@@ -173,7 +173,7 @@ impl<E: Fn(&Path) -> bool> Walk<'_, E> {
             let path = self.file(document, &section, "path");
             let policy = policy(document, &section);
             let format = format.map(value);
-            let remote = format.and_then(|it| self.remote(document, &section, it));
+            let remote = self.remote(document, &section, format);
             require(document, &section, "feed", &["name", "format"]);
             match (section.has("path"), section.has("url")) {
                 (true, true) => document.diagnostics.error(
@@ -221,12 +221,14 @@ impl<E: Fn(&Path) -> bool> Walk<'_, E> {
         &self,
         document: &mut Document<'_>,
         section: &Section<'_>,
-        format: Format,
+        format: Option<Format>,
     ) -> Option<Remote> {
         let url = section.parsed::<FeedUrl>(document, "url");
-        let least = format.least_interval();
+        let least = format.map_or(LEAST_INTERVAL.1, Format::least_interval);
         let every = section.duration(document, "every", LEAST_INTERVAL, MOST_INTERVAL);
-        if let Some(every) = every.as_ref().filter(|it| it.value < least) {
+        if let (Some(every), Some(format)) =
+            (every.as_ref().filter(|it| it.value < least), format)
+        {
             let message = format!(
                 "every must be at least {} s for {format}: more often brings nothing new and can \
                  get this edge locked out",

@@ -5,6 +5,7 @@
 mod answer;
 mod attach;
 mod consent;
+mod consent_show;
 mod error;
 mod fetch;
 mod in_force;
@@ -15,7 +16,7 @@ mod status;
 
 pub use answer::Answer;
 pub use attach::chosen_interfaces;
-pub use consent::{AppliedConsent, ConsentAction, consent_lists, refusing};
+pub use consent::{AppliedConsent, ConsentAction, ConsentSubject, consent_lists, refuses};
 pub use error::InstanceError;
 pub use fetch::{FetchReport, FetchStatus};
 pub use load::{LoadedIndicators, PreparedIndicators, parse_sources};
@@ -109,6 +110,7 @@ impl Instance {
         Limits {
             max_indicators: tables.max_indicators,
             max_consent_entries: tables.max_consent_entries,
+            max_port_ranges: tables.max_port_ranges,
             ring_bytes: tables.ring_bytes,
         }
     }

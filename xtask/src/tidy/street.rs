@@ -12,7 +12,8 @@ const STREET: &[(&str, &str)] = &[
     ("feeds", "feed formats and their guards"),
     ("indicators", "all feeds as one set with stable ids"),
     ("consent", "opt-out lists and who allows what"),
-    ("subscribers", "the subscriber space"),
+    ("subscribers", "the subscriber spaces"),
+    ("nat64", "IPv4 addresses inside IPv6 addresses"),
     (
         "config",
         "the operator's file; names feeds and consent, they do not name it",
