@@ -786,6 +786,29 @@ fn a_taxii_collection_is_read_page_by_page_and_then_by_what_was_added() -> Resul
     Ok(())
 }
 
+/// As medallion does.
+#[test]
+fn a_taxii_server_that_keeps_next_over_all_pages_is_read_to_its_end() -> Result<()> {
+    let server = FeedServer::start()?;
+    server.on("/c/", |_, out| {
+        reply(out, 200, &[], br#"{"id":"c","title":"C2","can_read":true}"#)
+    });
+    let asks = AtomicUsize::new(0);
+    server.on("/c/objects/", move |_, out| {
+        let number = u8::try_from(asks.fetch_add(1, Ordering::SeqCst) + 1).unwrap_or(u8::MAX);
+        let page = format!(
+            r#"{{"more":{},"next":"same","objects":[{}]}}"#,
+            number < 5,
+            indicator(number, 1, "")
+        );
+        reply(out, 200, &[], page.as_bytes())
+    });
+    let feed = Fetching::new(Format::Taxii, &server.url("/c/"))?;
+    feed.new_copy()?;
+    assert_eq!(LoadedFeed::read(&feed.source)?.entries.len(), 5);
+    Ok(())
+}
+
 #[test]
 fn what_is_no_taxii_server_is_told() -> Result<()> {
     let server = FeedServer::start()?;

@@ -39,7 +39,7 @@ use crate::{
 };
 
 use feeds::Feeds;
-use flow::Flow;
+use flow::{Flow, Sink};
 
 /// How the agent's records leave it.
 pub trait Output: Write + Send {}
@@ -232,8 +232,8 @@ impl Agent {
             instance.catalog_path(),
             &mut ring,
             config.edge.clone(),
-            out,
-            json,
+            instance.never_matched(),
+            Sink::new(out, json),
         )?;
         let mut agent = Self {
             instance,

@@ -1,5 +1,6 @@
 //! What commands ask of the agent.
 
+use matcher_common::abi::Setting;
 use tokio::sync::oneshot;
 
 use super::{Agent, Load, NextLoad, feeds, log};
@@ -98,10 +99,12 @@ impl Agent {
     /// The first load, unless there is nothing to load before the first fetch.
     pub(super) fn begin_first_load(&mut self) -> Result<(), InstanceError> {
         let config = self.instance.config()?;
-        if feeds::anything_there(&config.feeds) {
+        // What is in force passes the guards of today in any case.
+        let in_force = self.tables.setting(Setting::Generation)? > 0;
+        if in_force || feeds::anything_there(&config.feeds) {
             return self.begin_load(Vec::new(), None, Answer::default(), None);
         }
-        tracing::info!("no feed was ever fetched; what is in force stays until one is");
+        tracing::info!("no feed was ever fetched; nothing is matched until one is");
         Ok(())
     }
 
@@ -173,6 +176,15 @@ impl Agent {
     ) -> Result<(), InstanceError> {
         if let Some(loaded) = loaded {
             self.flow.set_catalog(loaded.catalog);
+            let withdrawn = self.flow.spare(loaded.never_matched)?;
+            if !withdrawn.is_empty() {
+                let named: Vec<String> = withdrawn.iter().map(ToString::to_string).collect();
+                answer.warn(format!(
+                    "printed before, and resting on nothing but destinations that are never \
+                     matched now; disregard: {}",
+                    named.join(", ")
+                ));
+            }
         }
         self.instance.warn_if_closed(&self.tables, &mut answer)?;
         log(&answer);

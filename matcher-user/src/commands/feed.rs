@@ -13,7 +13,7 @@ use matcher_user::{
     indicator::DomainName,
     indicators::{Catalog, IndicatorSet, Listed, report},
     instance::{Answer, FetchStatus, Instance, InstanceError, parse_sources},
-    subscribers::SubscriberSpace,
+    subscribers::{SubscriberSpace, SubscriberSpaces},
 };
 use serde::Serialize;
 
@@ -52,17 +52,19 @@ fn guards(config: Option<&Path>) -> anyhow::Result<Judged> {
     })
 }
 
-/// The guards of an instance, with the subscriber space of its files.
+/// The guards of an instance, with the subscriber spaces of its files.
 fn guards_of(instance: &Instance) -> anyhow::Result<Guards> {
-    let space = match &instance.config {
-        None => SubscriberSpace::default(),
-        Some(config) => SubscriberSpace::load(
-            config.subscribers.prefixes.iter().copied(),
-            &config.subscribers.files,
-        )
-        .map_err(InstanceError::from)?,
+    let spaces = match &instance.config {
+        None => SubscriberSpaces::default(),
+        Some(config) => {
+            let subscribers = &config.subscribers;
+            let default =
+                SubscriberSpace::load(subscribers.prefixes.iter().copied(), &subscribers.files)
+                    .map_err(InstanceError::from)?;
+            SubscriberSpaces::load(default, &subscribers.spaces).map_err(InstanceError::from)?
+        }
     };
-    Ok(instance.guards_with(space.prefixes().iter().copied())?)
+    Ok(instance.guards_with(spaces.prefixes().map(|at| at.prefix))?)
 }
 
 fn source(text: &str) -> anyhow::Result<FeedSource> {

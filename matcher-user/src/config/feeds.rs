@@ -226,8 +226,7 @@ impl<E: Fn(&Path) -> bool> Walk<'_, E> {
         let url = section.parsed::<FeedUrl>(document, "url");
         let least = format.map_or(LEAST_INTERVAL.1, Format::least_interval);
         let every = section.duration(document, "every", LEAST_INTERVAL, MOST_INTERVAL);
-        if let (Some(every), Some(format)) =
-            (every.as_ref().filter(|it| it.value < least), format)
+        if let (Some(every), Some(format)) = (every.as_ref().filter(|it| it.value < least), format)
         {
             let message = format!(
                 "every must be at least {} s for {format}: more often brings nothing new and can \

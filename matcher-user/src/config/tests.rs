@@ -69,6 +69,23 @@ fn the_example_has_no_problem_and_the_documented_defaults_are_the_real_ones() {
     );
 }
 
+#[test]
+fn the_example_shows_a_feed_of_each_format() {
+    let shown: String = EXAMPLE
+        .split("\n\n")
+        .filter(|block| block.starts_with("# [[feed]]\n"))
+        .flat_map(str::lines)
+        .map(|line| format!("{}\n", line.strip_prefix("# ").unwrap()))
+        .collect();
+    let example = parse(&format!("{EXAMPLE}\n{shown}")).unwrap();
+    assert_eq!(lines(&example.warnings), "");
+    let formats: BTreeSet<&str> = example.feeds.iter().map(|it| it.format.name()).collect();
+    assert_eq!(
+        formats,
+        crate::feeds::Format::ALL.map(|it| it.name()).into()
+    );
+}
+
 /// Every key of a table and of those in it, as `table.key`.
 fn keys(table: &toml::Table, before: &str, found: &mut BTreeSet<String>) {
     for (name, value) in table {

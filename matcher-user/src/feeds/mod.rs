@@ -52,7 +52,7 @@ use serde::Serialize;
 pub use self::{
     allow::{AllowFileError, Allowed, AllowedValue, read_allow_file},
     error::FeedError,
-    guards::{Confirmed, Guards, Shrunk, shrunk},
+    guards::{Confirmed, Guards, NeverMatched, Shrunk, shrunk},
     load::{Counts, DEFAULT_MAX_BAD_SHARE, LoadedFeed, MAX_FEED_BYTES, load},
     misp::{ManifestEvent, manifest as misp_manifest},
     outcome::{FeedOutcome, FeedOutcomes, OutcomeError},

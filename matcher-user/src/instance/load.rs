@@ -12,7 +12,9 @@ use super::{
 };
 use crate::{
     config::GuardConfig,
-    feeds::{FeedEntry, FeedOutcome, FeedOutcomes, FeedSource, Guards, LoadedFeed, shrunk},
+    feeds::{
+        FeedEntry, FeedOutcome, FeedOutcomes, FeedSource, Guards, LoadedFeed, NeverMatched, shrunk,
+    },
     indicator::DomainName,
     indicators::{Catalog, IndicatorSet, Listed, diff, diff_of_names},
     kernel::tables::Tables,
@@ -32,6 +34,8 @@ pub struct LoadedIndicators {
     pub generation: u64,
     /// The tables held this list already: no new generation was made.
     pub unchanged: bool,
+    /// The destinations that it was guarded against.
+    pub never_matched: NeverMatched,
 }
 
 /// Feeds read, judged and merged; nothing of it is in force.
@@ -75,6 +79,19 @@ impl Instance {
         Ok(self.guard_config().guards(subscribers, Timestamp::now())?)
     }
 
+    /// The destinations that are never matched. A list of them that cannot be
+    /// read is told, and goes without: no load uses it either.
+    pub fn never_matched(&self) -> NeverMatched {
+        let mut config = self.guard_config();
+        let read = config.guards([], Timestamp::now()).or_else(|error| {
+            tracing::error!("{error}");
+            config.allow_files.clear();
+            config.guards([], Timestamp::now())
+        });
+        read.map(|guards| guards.never_matched())
+            .unwrap_or_default()
+    }
+
     pub(super) fn guard_config(&self) -> GuardConfig {
         self.config
             .as_ref()
@@ -105,6 +122,7 @@ impl Instance {
         let config = self.guard_config();
         let now = Timestamp::now();
         let mut outcomes = FeedOutcomes::default();
+        let mut guarded_out = 0;
         let mut parts: Vec<Part<'_>> = Vec::with_capacity(sources.len());
         for (at, source) in sources.iter().enumerate() {
             progress.at(Step::Reading {
@@ -146,13 +164,18 @@ impl Instance {
                     let guards = guards.for_feed(&source.policy);
                     guards.apply(&mut last_good.entries);
                     guards.apply_to_names(&mut last_good.names);
+                    let refused = was - last_good.len();
+                    guarded_out += refused;
                     if was > 0 {
                         answer.warn(format!(
-                            "{}: its last good list with {was} entries stays in force{}",
+                            "{}: its last good list with {was} entries {}",
                             source.name,
-                            match was - last_good.len() {
-                                0 => String::new(),
-                                refused => format!(", without {refused} that guards refuse now"),
+                            if refused == was {
+                                "is taken out: guards refuse all of it now".to_owned()
+                            } else if refused > 0 {
+                                format!("stays in force, without {refused} that guards refuse now")
+                            } else {
+                                "stays in force".to_owned()
                             }
                         ));
                     }
@@ -164,7 +187,9 @@ impl Instance {
         }
         let usable = outcomes.0.iter().any(|outcome| outcome.error.is_none());
         let nothing = parts.iter().all(|part| part.len() == 0);
-        if !usable && nothing && !sources.is_empty() {
+        // What guards refuse today may not go on being matched because there is
+        // nothing else to match.
+        if !usable && nothing && guarded_out == 0 && !sources.is_empty() {
             self.keep_outcomes(&outcomes, answer);
             return Err(InstanceError::NoFeed);
         }
@@ -253,6 +278,7 @@ impl Instance {
             catalog,
             generation,
             unchanged,
+            never_matched: guards.never_matched(),
         })
     }
 
