@@ -15,7 +15,7 @@ use matcher_tests::{
     feed_server::{FeedServer, reply},
     frames::Frame,
     lab::Lab,
-    matcher::{CC_PORT, Deployment, subscriber, wait_until},
+    matcher::{CC_PORT, Deployment, binary, subscriber, wait_until},
     skip::skip,
     traffic::Random,
 };
@@ -178,6 +178,40 @@ fn the_agent_fetches_loads_and_stays_with_the_last_good_list() -> Result<()> {
     agent.wait_for_log("33 indicators in force")?;
     let list = deployment.matcher(["feed", "list"])?.succeeded();
     assert!(list.out.contains("copy          "), "{list:?}");
+    Ok(())
+}
+
+#[test]
+fn a_load_shows_how_far_it_is_on_a_terminal_and_nowhere_else() -> Result<()> {
+    const TEST: &str = "a_load_shows_how_far_it_is_on_a_terminal_and_nowhere_else";
+    if is_skipped(TEST) {
+        return Ok(());
+    }
+    let deployment = Deployment::new()?;
+    deployment.matcher(["attach"])?.succeeded();
+    let load = format!("{} -c matcher.toml load", binary()?.display());
+    // It gives the command a terminal of its own.
+    let on_terminal = deployment
+        .lab()
+        .edge()
+        .command("script")
+        .args(["-qec", &load, "/dev/null"])
+        .current_dir(deployment.folder())
+        .env("TERM", "xterm")
+        .stdin(std::process::Stdio::null())
+        .output();
+    let shown = match on_terminal {
+        Ok(shown) => shown,
+        Err(error) => {
+            skip(TEST, &format!("script: {error}"));
+            return Ok(());
+        }
+    };
+    let text = String::from_utf8_lossy(&shown.stdout);
+    assert!(text.contains("loading feeds"), "{text}");
+    assert!(text.contains("3 indicators in force"), "{text}");
+    let elsewhere = deployment.matcher(["load"])?.succeeded();
+    assert!(!elsewhere.err.contains("loading feeds"), "{elsewhere:?}");
     Ok(())
 }
 

@@ -44,8 +44,9 @@ pub(super) enum Command {
         #[arg(long)]
         mode: Option<String>,
     },
-    /// Load feeds of C&C addresses, and read the consent lists again. Feeds
-    /// whose time has come are fetched first
+    /// Load feeds of C&C addresses, and read the consent lists again
+    ///
+    /// Feeds whose time has come are fetched first.
     Load {
         /// Fetch feeds now, even before their time, as far as their publishers
         /// allow
