@@ -16,7 +16,8 @@ use crate::{
     clock::WallOffset,
     consent::{ConsentTable, Purpose},
     drain::Names,
-    hit::{Hit, SubscriberAddress},
+    feeds::NeverMatched,
+    hit::{Direction, Hit, SubscriberAddress},
     indicator::IndicatorId,
     indicators::Catalog,
     instance::{InstanceError, refuses},
@@ -34,9 +35,20 @@ const UPDATE_INTERVAL: Duration = Duration::from_secs(60);
 /// Hits read at once when the aggregation is rebuilt.
 const REBUILD_PAGE: usize = 10_000;
 
-enum Sink {
+/// Where candidates go.
+pub(super) enum Sink {
     Json(JsonLines<Box<dyn Output>>),
     Text(TextLines<Box<dyn Output>>),
+}
+
+impl Sink {
+    pub(super) fn new(out: Box<dyn Output>, json: bool) -> Self {
+        if json {
+            Self::Json(JsonLines::new(out))
+        } else {
+            Self::Text(TextLines::new(out))
+        }
+    }
 }
 
 pub(super) struct Flow {
@@ -52,6 +64,7 @@ pub(super) struct Flow {
     /// Findings that changed and are not printed yet.
     pending: BTreeMap<SubscriberAddress, Finding>,
     printed: HashMap<CandidateId, Instant>,
+    never_matched: NeverMatched,
     stored: u64,
     discarded: u64,
     candidates: u64,
@@ -64,8 +77,8 @@ impl Flow {
         catalog_path: PathBuf,
         ring: &mut Ring,
         edge: String,
-        out: Box<dyn Output>,
-        json: bool,
+        never_matched: NeverMatched,
+        sink: Sink,
     ) -> Result<Self, InstanceError> {
         let ring_id = RingIdentity(ring.id().0.clone());
         // What a crash kept the last agent from releasing is stored already.
@@ -81,13 +94,10 @@ impl Flow {
             offset: WallOffset::measure(),
             ring_id,
             edge,
-            sink: if json {
-                Sink::Json(JsonLines::new(out))
-            } else {
-                Sink::Text(TextLines::new(out))
-            },
+            sink,
             pending: BTreeMap::new(),
             printed: HashMap::new(),
+            never_matched,
             stored: 0,
             discarded: 0,
             candidates: 0,
@@ -108,7 +118,7 @@ impl Flow {
         loop {
             let page = self.store.hits_after(cursor, REBUILD_PAGE)?;
             for (at, hit) in &page {
-                if wanted(hit) {
+                if wanted(hit) && self.counts(hit) {
                     self.aggregator.observe(*at, hit);
                 }
                 cursor = *at;
@@ -126,6 +136,47 @@ impl Flow {
             self.rebuild()?;
         }
         Ok(())
+    }
+
+    /// A hit of an indicator that may no longer be one shows nothing. What came
+    /// in still counts against the subscriber having begun.
+    fn counts(&self, hit: &Hit) -> bool {
+        hit.direction == Direction::Inbound || !self.is_never_matched(hit)
+    }
+
+    fn is_never_matched(&self, hit: &Hit) -> bool {
+        self.never_matched.overlaps_text(&hit.indicator.value)
+    }
+
+    /// Takes up the destinations that are never matched: a candidate that
+    /// rests on nothing else is not printed any more. Gives those that were
+    /// printed before.
+    pub(super) fn spare(
+        &mut self,
+        never_matched: NeverMatched,
+    ) -> Result<Vec<CandidateId>, InstanceError> {
+        if never_matched == self.never_matched {
+            return Ok(Vec::new());
+        }
+        let before = self.aggregator.findings();
+        self.never_matched = never_matched;
+        self.aggregator = Aggregator::new(*self.aggregator.policy());
+        self.pending.clear();
+        self.rebuild()?;
+        let now: BTreeSet<SubscriberAddress> = self
+            .aggregator
+            .findings()
+            .into_iter()
+            .map(|finding| finding.address)
+            .collect();
+        let mut withdrawn = Vec::new();
+        for finding in before {
+            let id = self.store.candidate_id(finding.address)?;
+            if !now.contains(&finding.address) && self.store.published(id)?.is_some() {
+                withdrawn.push(id);
+            }
+        }
+        Ok(withdrawn)
     }
 
     pub(super) fn set_catalog(&mut self, catalog: Catalog) {
@@ -162,8 +213,10 @@ impl Flow {
                 let hit = self
                     .names
                     .hit(&event, self.offset, &self.catalog, attach::name);
-                // Opted out since, or too old to be kept (design decision 2).
-                if !refuses(consent, &hit) && hit.time >= keep_from {
+                // Opted out since, too old to be kept (design decision 2), or matched
+                // before its destination was allowed.
+                if !refuses(consent, &hit) && hit.time >= keep_from && !self.is_never_matched(&hit)
+                {
                     hits.push(hit);
                 } else {
                     self.discarded += 1;
@@ -196,6 +249,7 @@ impl Flow {
         let range = self.store.commit(&self.ring_id, ring.position(), hits)?;
         ring.release();
         self.stored += hits.len() as u64;
+        // What is never matched has not come so far.
         for (cursor, hit) in range.cursors().zip(hits) {
             self.aggregator.observe(cursor, hit);
         }

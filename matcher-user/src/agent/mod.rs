@@ -4,6 +4,7 @@
 //! of feeds and connections run beside it. Only the drain touches the ring
 //! buffer (design decision 12).
 
+mod feeds;
 mod flow;
 mod requests;
 
@@ -28,6 +29,7 @@ use crate::{
         Door, Request,
         server::{self, Asked, Desk},
     },
+    fetch::plan::Asker,
     instance::{
         Answer, AppliedConsent, Instance, InstanceError, LoadedIndicators, LockName, consent_lists,
     },
@@ -36,7 +38,8 @@ use crate::{
     store::Store,
 };
 
-use flow::Flow;
+use feeds::Feeds;
+use flow::{Flow, Sink};
 
 /// How the agent's records leave it.
 pub trait Output: Write + Send {}
@@ -55,6 +58,14 @@ struct Load {
     reply: Option<oneshot::Sender<Answer>>,
 }
 
+/// A load that a command asked for while feeds were being loaded anyway.
+struct NextLoad {
+    feeds: Vec<String>,
+    fetch: Option<Asker>,
+    answer: Answer,
+    reply: oneshot::Sender<Answer>,
+}
+
 struct Agent {
     instance: Instance,
     tables: Tables,
@@ -62,6 +73,8 @@ struct Agent {
     consent: AppliedConsent,
     flow: Flow,
     load: Option<Load>,
+    next_load: Option<NextLoad>,
+    feeds: Feeds,
     renewed: Instant,
     purged: Instant,
     leaving: bool,
@@ -123,7 +136,7 @@ pub async fn run(
         }),
     });
     let serving = tokio::spawn(server::serve(listener, door.clone(), desk));
-    agent.begin_load(Vec::new(), Answer::default(), None);
+    agent.begin_first_load()?;
     notify_ready();
     tracing::info!("agent ready, control socket {}", door.path.display());
 
@@ -144,6 +157,7 @@ pub async fn run(
                 answer
             }
             loaded = wait_for(&mut agent.load) => agent.finish_load(loaded),
+            () = agent.feeds.news() => Ok(()),
             _ = tick.tick() => tokio::task::block_in_place(|| {
                 agent.tick()?;
                 // Also when the kernel's notification was missed.
@@ -225,8 +239,8 @@ impl Agent {
             instance.catalog_path(),
             &mut ring,
             config.edge.clone(),
-            out,
-            json,
+            instance.never_matched(),
+            Sink::new(out, json),
         )?;
         let mut agent = Self {
             instance,
@@ -235,6 +249,8 @@ impl Agent {
             consent,
             flow,
             load: None,
+            next_load: None,
+            feeds: Feeds::new(),
             renewed: Instant::now(),
             purged: Instant::now(),
             leaving: false,
@@ -264,6 +280,7 @@ impl Agent {
     /// What time alone brings about.
     fn tick(&mut self) -> Result<(), InstanceError> {
         self.keep_clock()?;
+        self.keep_feeds()?;
         let now = Timestamp::now();
         let due = self
             .consent
@@ -354,8 +371,7 @@ impl Agent {
         }
         let answer = tokio::task::block_in_place(|| self.renew_subscribers())?;
         log(&answer);
-        self.begin_load(Vec::new(), Answer::default(), None);
-        Ok(())
+        self.begin_load(Vec::new(), None, Answer::default(), None)
     }
 
     /// Drains what is there, publishes what is pending and says how it went.

@@ -45,7 +45,13 @@ pub(super) enum Command {
         mode: Option<String>,
     },
     /// Load feeds of C&C addresses, and read the consent lists again
+    ///
+    /// Feeds whose time has come are fetched first.
     Load {
+        /// Fetch feeds now, even before their time, as far as their publishers
+        /// allow
+        #[arg(long, conflicts_with = "feeds")]
+        fetch: bool,
         /// Load exactly these instead of the configured feeds
         #[arg(long = "feed", value_name = "FORMAT:PATH")]
         feeds: Vec<String>,

@@ -85,7 +85,7 @@ impl<E: Fn(&Path) -> bool> Walk<'_, E> {
         let subscribers = self.subscribers(document, &top);
         let nat64 = nat64(document, &top);
         let consent = self.consent(document, &top);
-        let feeds = self.feeds(document, &top);
+        let feeds = self.feeds(document, &top, &paths.state_dir);
         let guards = self.guards(document, &top);
         let tables = tables(document, &top);
         let candidates = candidates(document, &top);

@@ -7,7 +7,10 @@ mod attach;
 mod consent;
 mod consent_show;
 mod error;
+mod fetch;
+mod in_force;
 mod load;
+mod progress;
 mod run_dir;
 mod status;
 
@@ -15,9 +18,11 @@ pub use answer::Answer;
 pub use attach::chosen_interfaces;
 pub use consent::{AppliedConsent, ConsentAction, ConsentSubject, consent_lists, refuses};
 pub use error::InstanceError;
+pub use fetch::{FetchReport, FetchStatus};
 pub use load::{LoadedIndicators, PreparedIndicators, parse_sources};
+pub use progress::{Progress, Quiet, Step};
 pub use run_dir::{Lock, LockName, RunDir};
-pub use status::Status;
+pub use status::{FeedStatus, Status};
 
 use std::path::{Path, PathBuf};
 

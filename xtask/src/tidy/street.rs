@@ -18,6 +18,7 @@ const STREET: &[(&str, &str)] = &[
         "config",
         "the operator's file; names feeds and consent, they do not name it",
     ),
+    ("fetch", "feeds from the web, and files that change"),
     (
         "tables",
         "indicators, consent and settings as the kernel wants them",
