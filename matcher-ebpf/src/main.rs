@@ -10,6 +10,7 @@
 //! - [`subscribers`]: whose packet it is, and what they allow.
 //! - [`collate`]: the look-up of the other ends.
 //! - [`decide`]: the decision, in order.
+//! - [`fold`]: repetition.
 //! - [`emit`]: a match becomes an event.
 #![no_std]
 #![feature(asm_experimental_arch)]
@@ -18,6 +19,7 @@
 mod collate;
 mod decide;
 mod emit;
+mod fold;
 mod frame;
 mod maps;
 mod read;

@@ -4,7 +4,8 @@
 //! **Exactly once**: hits and the position in the ring up to which they were
 //! drained are stored in one transaction ([`Store::commit`]); the ring space
 //! is released after it. After a kill at any moment the ring still holds what
-//! was not stored, and [`Store::drained_to`] tells what was.
+//! was not stored, and [`Store::drained_to`] tells what was. The same holds for
+//! what the kernel folded ([`Store::commit_folds`]).
 //!
 //! **A power cut** may lose the commits since the last checkpoint (about 4
 //! MB of log), together, never a part of one (`synchronous = NORMAL`): the
@@ -14,6 +15,7 @@ mod address;
 mod candidates;
 mod erase;
 mod error;
+mod folds;
 mod rows;
 mod schema;
 
@@ -204,7 +206,7 @@ impl Store {
                 "SELECT cursor, time, interface, direction, protocol, subscriber_ip,
                      subscriber_port, remote_ip, remote_port, packets, sequence,
                      source_validated, indicator, local_ip, tunnel, outer_source_ip,
-                     outer_destination_ip, nat64_ip, space, vlan_ids
+                     outer_destination_ip, nat64_ip, space, vlan_ids, several_flows
                  FROM hits WHERE cursor > ?1 ORDER BY cursor LIMIT ?2",
             )
             .map_err(failed)?;

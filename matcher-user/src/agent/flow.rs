@@ -1,5 +1,7 @@
 //! The way of a hit: ring buffer, store, aggregation, candidate.
 
+mod folds;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
@@ -52,6 +54,8 @@ pub(super) struct Flow {
     /// Findings that changed and are not printed yet.
     pending: BTreeMap<SubscriberAddress, Finding>,
     printed: HashMap<CandidateId, Instant>,
+    /// The generation of folded packets that is stored and emptied.
+    swept: Option<u64>,
     stored: u64,
     discarded: u64,
     candidates: u64,
@@ -88,6 +92,7 @@ impl Flow {
             },
             pending: BTreeMap::new(),
             printed: HashMap::new(),
+            swept: None,
             stored: 0,
             discarded: 0,
             candidates: 0,
@@ -158,7 +163,7 @@ impl Flow {
                 };
                 read += 1;
                 let event = event?;
-                self.know(IndicatorId(event.indicator))?;
+                self.know(IndicatorId(event.flow.indicator))?;
                 let hit = self
                     .names
                     .hit(&event, self.offset, &self.catalog, attach::name);

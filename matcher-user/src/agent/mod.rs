@@ -64,6 +64,8 @@ struct Agent {
     load: Option<Load>,
     renewed: Instant,
     purged: Instant,
+    /// When what was folded was taken out of the kernel last.
+    swept: Instant,
     leaving: bool,
 }
 
@@ -230,6 +232,7 @@ impl Agent {
             load: None,
             renewed: Instant::now(),
             purged: Instant::now(),
+            swept: Instant::now(),
             leaving: false,
         };
         agent.forget_refusing()?;
@@ -266,6 +269,10 @@ impl Agent {
         let deadline = self.instance.config()?.consent.deadline;
         if due || self.renewed.elapsed() >= RENEWAL.min(deadline / 3) {
             log(&self.renew_consent()?);
+        }
+        let window = self.instance.config()?.folding.window;
+        if !window.is_zero() && self.swept.elapsed() >= window {
+            self.sweep()?;
         }
         if self.purged.elapsed() >= PURGE {
             self.purged = Instant::now();
@@ -323,8 +330,16 @@ impl Agent {
         Ok(answer)
     }
 
-    /// Erases what was recorded of subscribers who refuse now (R2).
+    /// Takes what the kernel folded.
+    fn sweep(&mut self) -> Result<(), InstanceError> {
+        self.swept = Instant::now();
+        self.flow.sweep(&mut self.tables, &self.consent.table)
+    }
+
+    /// Erases what was recorded of subscribers who refuse now (R2), and leaves
+    /// nothing of theirs in the kernel's counts.
     fn forget_refusing(&mut self) -> Result<(), InstanceError> {
+        self.sweep()?;
         self.flow.forget_refusing(&self.consent.table)
     }
 
@@ -340,6 +355,7 @@ impl Agent {
                 self.lists = consent_lists(&config, &self.instance.paths);
                 self.flow.set_policy(policy(&config))?;
                 self.instance.config = Some(config);
+                self.tables.set_folding(self.instance.folding()?)?;
             }
             Err(error) => {
                 tracing::error!("the configuration has errors and stays as it was:\n{error}");
@@ -354,6 +370,7 @@ impl Agent {
     /// Drains what is there, publishes what is pending and says how it went.
     fn end(&mut self, ring: &mut Ring) -> Result<(), InstanceError> {
         if !self.leaving {
+            self.sweep()?;
             while self.flow.drain(ring, &self.consent.table)? {}
         }
         self.flow.publish(true)?;

@@ -10,7 +10,9 @@
 //! - `tables`: typed access to the maps; `tries` and `port_ranges` are those
 //!   that need more, `consent` and `spaces` change what packets meanwhile read.
 //! - `image`, `classes`, `rules`, `hosts`: the tables that every packet meets
-//!   first, in memory that is shared with the kernel or filled in batches.
+//!   first, in memory that is shared with the kernel or filled in batches
+//!   (`batch`).
+//! - `folds`: repeated packets, counted.
 //! - `pins`: the pinned state that outlives the agent.
 //! - `attach`: interfaces.
 //! - `grace`: packets under way.
@@ -20,10 +22,12 @@
 
 pub mod attach;
 pub mod bench;
+mod batch;
 mod bpffs;
 mod classes;
 mod consent;
 mod error;
+pub mod folds;
 mod grace;
 mod hosts;
 mod image;

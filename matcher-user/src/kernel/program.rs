@@ -12,7 +12,7 @@ use matcher_common::{
 
 use crate::tables::compiled::filter;
 
-use super::{KernelError, object::Object, support, tables::Tables};
+use super::{KernelError, folds::bounds_for, object::Object, support, tables::Tables};
 use crate::subscribers::MAX_VLANS;
 
 /// Sizes of the tables; memory is taken for what they hold, except the ring
@@ -27,6 +27,9 @@ pub struct Limits {
     pub max_consent_entries: u32,
     /// Port ranges of shared addresses.
     pub max_port_ranges: u32,
+    /// Flows of hits whose repetition is folded, in each of two generations:
+    /// about 290 bytes each, in each, taken when the maps are made.
+    pub max_flows: u32,
     /// Bytes of the ring buffer, a power of two, at least 4096.
     pub ring_bytes: u32,
 }
@@ -160,6 +163,12 @@ impl Loaded {
         }
         loader.map_max_entries("PORT_RANGES", limits.max_port_ranges.max(1));
         loader.map_max_entries("VLAN_SPACES", MAX_VLANS);
+        for name in ["FOLDS_EVEN", "FOLDS_ODD"] {
+            loader.map_max_entries(name, limits.max_flows.max(1));
+        }
+        for name in ["BOUNDS_EVEN", "BOUNDS_ODD"] {
+            loader.map_max_entries(name, bounds_for(limits.max_flows));
+        }
         let mut ebpf = loader
             .load(object.bytes())
             .map_err(|error| load_error(object, error))?;

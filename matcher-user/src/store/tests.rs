@@ -60,6 +60,7 @@ fn hit(sequence: u64, subscriber: &str) -> Hit {
         packets: 1,
         sequence,
         source_validated: true,
+        several_flows: false,
     }
 }
 
@@ -85,7 +86,13 @@ fn any_hit() -> impl Strategy<Value = Hit> {
         ),
         endpoint(),
         endpoint(),
-        (0..4_u32, any::<u32>(), any::<u64>(), any::<bool>()),
+        (
+            0..4_u32,
+            any::<u32>(),
+            any::<u64>(),
+            any::<bool>(),
+            any::<bool>(),
+        ),
         (
             any::<Option<IpAddr>>(),
             prop::option::of((
@@ -101,7 +108,7 @@ fn any_hit() -> impl Strategy<Value = Hit> {
         .prop_map(
             |((time, interface, out, protocol), subscriber, remote, rest, more)| {
                 let (local_ip, around, nat64, space, vlan_ids) = more;
-                let (indicator, packets, sequence, source_validated) = rest;
+                let (indicator, packets, sequence, source_validated, several_flows) = rest;
                 Hit {
                     time: Timestamp::from_nanosecond(time.into()).unwrap(),
                     interface: interface.map(|number| format!("eth{number}").into()),
@@ -134,6 +141,7 @@ fn any_hit() -> impl Strategy<Value = Hit> {
                     packets,
                     sequence,
                     source_validated,
+                    several_flows,
                 }
             },
         )

@@ -297,6 +297,8 @@ impl Instance {
         let compiled = compile_feed(listed, subscribers)?;
         let record = u32::try_from(size_of::<HitEvent>())?.next_multiple_of(8) + 8;
         let limits = Limits {
+            // Every hit is to become an event.
+            max_flows: 1,
             max_indicators: u32::try_from(listed.len())?,
             max_consent_entries: u32::try_from(opted_out.len())?.max(1),
             max_port_ranges: 1,
