@@ -28,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 pub use self::error::{Failure, StoreError, StorePath};
 use self::rows::{KnownIndicators, Shared, append};
@@ -139,22 +139,43 @@ impl Store {
         position: u64,
         hits: &[Hit],
     ) -> Result<CommitRange, StoreError> {
+        self.append_beside(hits, |transaction, path| {
+            let failed = path.failed("write");
+            let recorded = position_of(transaction, ring).map_err(failed)?;
+            if let Some(recorded) = recorded
+                && (position < recorded || (position == recorded && !hits.is_empty()))
+            {
+                return Err(path.fails(Failure::Backwards {
+                    ring: ring.clone(),
+                    recorded,
+                    asked: position,
+                    hits: hits.len(),
+                }));
+            }
+            transaction
+                .execute(
+                    "INSERT INTO rings (ring, drained_to) VALUES (?1, ?2)
+                         ON CONFLICT (ring) DO UPDATE SET drained_to = excluded.drained_to",
+                    params![ring.0, position.cast_signed()],
+                )
+                .map(drop)
+                .map_err(failed)
+        })
+    }
+
+    /// Stores `hits` and what `record` records of where they came from: both or
+    /// neither.
+    fn append_beside(
+        &mut self,
+        hits: &[Hit],
+        record: impl FnOnce(&Transaction<'_>, &StorePath) -> Result<(), StoreError>,
+    ) -> Result<CommitRange, StoreError> {
         let failed = self.path.failed("write");
         let transaction = self
             .db
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed)?;
-        let recorded = position_of(&transaction, ring).map_err(failed)?;
-        if let Some(recorded) = recorded
-            && (position < recorded || (position == recorded && !hits.is_empty()))
-        {
-            return Err(self.path.fails(Failure::Backwards {
-                ring: ring.clone(),
-                recorded,
-                asked: position,
-                hits: hits.len(),
-            }));
-        }
+        record(&transaction, &self.path)?;
         let appended = append(
             &transaction,
             &self.path,
@@ -163,13 +184,6 @@ impl Store {
             hits,
         )
         .and_then(|range| {
-            transaction
-                .execute(
-                    "INSERT INTO rings (ring, drained_to) VALUES (?1, ?2)
-                         ON CONFLICT (ring) DO UPDATE SET drained_to = excluded.drained_to",
-                    params![ring.0, position.cast_signed()],
-                )
-                .map_err(failed)?;
             transaction.commit().map_err(failed)?;
             Ok(range)
         });

@@ -497,10 +497,17 @@ fn folding(document: &mut Document<'_>, top: &Section<'_>) -> FoldingConfig {
     const MOST_FLOWS: u32 = 1 << 22;
     let default = FoldingConfig::default();
     let least = ("0s", Duration::ZERO);
+    let window = section.duration(document, "window", least, ("10m", MINUTE * 10));
+    // The agent looks once a second.
+    if let Some(window) = window
+        .as_ref()
+        .filter(|window| !window.value.is_zero() && window.value < Duration::from_secs(1))
+    {
+        let message = "window must be \"0s\" (nothing is folded) or at least \"1s\"";
+        document.diagnostics.error(window.offset, message);
+    }
     let folding = FoldingConfig {
-        window: section
-            .duration(document, "window", least, ("10m", MINUTE * 10))
-            .map_or(default.window, value),
+        window: window.map_or(default.window, value),
         max_flows: section
             .integer(document, "max_flows", 1, MOST_FLOWS)
             .map_or(default.max_flows, value),

@@ -28,7 +28,7 @@ pub struct Limits {
     /// Port ranges of shared addresses.
     pub max_port_ranges: u32,
     /// Flows of hits whose repetition is folded, in each of two generations:
-    /// about 290 bytes each, in each, taken when the maps are made.
+    /// about 310 bytes each, in each, taken when the maps are made.
     pub max_flows: u32,
     /// Bytes of the ring buffer, a power of two, at least 4096.
     pub ring_bytes: u32,
@@ -229,25 +229,7 @@ impl Loaded {
         ifindex: u32,
         repeat: u32,
     ) -> Result<Outcome, KernelError> {
-        let context = context(frame, ifindex);
-        let xdp = self.verified(program)?;
-        let result = xdp
-            .test_run(TestRunOptions {
-                data_in: Some(frame),
-                ctx_in: Some(&context),
-                repeat,
-                ..TestRunOptions::new()
-            })
-            .map_err(|error| {
-                KernelError::from_source(
-                    format!("running a frame of {} bytes in the kernel", frame.len()),
-                    error,
-                )
-            })?;
-        Ok(Outcome {
-            action: result.return_value,
-            duration: result.duration,
-        })
+        run(self.verified(program)?, frame, ifindex, repeat)
     }
 
     /// What the parser in the kernel sees of one frame.
@@ -255,6 +237,33 @@ impl Loaded {
         self.run(Program::Parse, frame, LOOPBACK, 1)?;
         self.tables.parse_report()
     }
+}
+
+/// Runs one frame through a verified program.
+pub(super) fn run(
+    xdp: &Xdp,
+    frame: &[u8],
+    ifindex: u32,
+    repeat: u32,
+) -> Result<Outcome, KernelError> {
+    let context = context(frame, ifindex);
+    let result = xdp
+        .test_run(TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            repeat,
+            ..TestRunOptions::new()
+        })
+        .map_err(|error| {
+            KernelError::from_source(
+                format!("running a frame of {} bytes in the kernel", frame.len()),
+                error,
+            )
+        })?;
+    Ok(Outcome {
+        action: result.return_value,
+        duration: result.duration,
+    })
 }
 
 /// Index of `lo`, the first interface of every network namespace; packets of

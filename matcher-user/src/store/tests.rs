@@ -234,6 +234,36 @@ fn hits_and_position_survive_and_the_position_never_goes_back() {
 }
 
 #[test]
+fn what_was_folded_in_a_generation_is_stored_once() {
+    let (_folder, path) = in_folder();
+    let mut store = Store::open(&path, "tokyo-1").unwrap();
+    assert_eq!(store.folds_stored(&ring()).unwrap(), None);
+    let of_flow = Hit {
+        packets: 999_999,
+        ..hit(0, "203.0.113.7")
+    };
+    let of_many = Hit {
+        several_flows: true,
+        ..of_flow.clone()
+    };
+    let hits = [of_flow, of_many];
+    store.commit_folds(&ring(), 0, &hits).unwrap();
+    store.commit_folds(&ring(), 2, &[]).unwrap();
+    for generation in [0, 1, 2] {
+        let error = store.commit_folds(&ring(), generation, &hits).unwrap_err();
+        assert!(matches!(*error.failure, Failure::FoldedAlready { .. }));
+    }
+    // Other tables have generations of their own.
+    let another = RingIdentity("another".to_owned());
+    store.commit_folds(&another, 0, &[]).unwrap();
+    drop(store);
+    let store = Store::open(&path, "tokyo-1").unwrap();
+    assert_eq!(store.folds_stored(&ring()).unwrap(), Some(2));
+    assert_eq!(store.drained_to(&ring()).unwrap(), None);
+    assert_eq!(all(&store), hits);
+}
+
+#[test]
 fn a_hit_keeps_its_edge_and_what_its_indicator_said() {
     let (_folder, path) = in_folder();
     let mut store = Store::open(&path, "tokyo-1").unwrap();
