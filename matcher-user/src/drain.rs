@@ -44,11 +44,14 @@ impl Names {
             .indicators
             .entry(id)
             .or_insert_with(|| Arc::new(explain(id, catalog)));
-        let name = self.interfaces.entry(event.flow.ifindex).or_insert_with(|| {
-            interface(event.flow.ifindex)
-                .unwrap_or_else(|| format!("interface {}", event.flow.ifindex))
-                .into()
-        });
+        let name = self
+            .interfaces
+            .entry(event.flow.ifindex)
+            .or_insert_with(|| {
+                interface(event.flow.ifindex)
+                    .unwrap_or_else(|| format!("interface {}", event.flow.ifindex))
+                    .into()
+            });
         Hit {
             time: offset.wall(event.boot_ns),
             interface: Some(Arc::clone(name)),

@@ -54,8 +54,8 @@ pub(super) struct Flow {
     /// Findings that changed and are not printed yet.
     pending: BTreeMap<SubscriberAddress, Finding>,
     printed: HashMap<CandidateId, Instant>,
-    /// The generation of folded packets that is stored and emptied.
-    swept: Option<u64>,
+    /// Every closed generation of folded packets is stored and emptied.
+    settled: bool,
     stored: u64,
     discarded: u64,
     candidates: u64,
@@ -92,7 +92,7 @@ impl Flow {
             },
             pending: BTreeMap::new(),
             printed: HashMap::new(),
-            swept: None,
+            settled: false,
             stored: 0,
             discarded: 0,
             candidates: 0,

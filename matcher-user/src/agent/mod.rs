@@ -140,9 +140,10 @@ pub async fn run(
             }
             loaded = wait_for(&mut agent.load) => agent.finish_load(loaded),
             _ = tick.tick() => tokio::task::block_in_place(|| {
-                agent.tick()?;
-                // Also when the kernel's notification was missed.
+                // Also when the kernel's notification was missed, and before
+                // what was folded, where it can be.
                 agent.flow.drain(ring.get_mut(), &agent.consent.table)?;
+                agent.tick()?;
                 agent.flow.publish(false)
             }),
             ready = ring.readable_mut() => match ready {
@@ -370,6 +371,7 @@ impl Agent {
     /// Drains what is there, publishes what is pending and says how it went.
     fn end(&mut self, ring: &mut Ring) -> Result<(), InstanceError> {
         if !self.leaving {
+            while self.flow.drain(ring, &self.consent.table)? {}
             self.sweep()?;
             while self.flow.drain(ring, &self.consent.table)? {}
         }

@@ -83,6 +83,7 @@ impl Agent {
         for ifindex in self.instance.pins().attached()? {
             self.tables.remove_interface(ifindex)?;
         }
+        while self.flow.drain(ring, &self.consent.table)? {}
         self.sweep()?;
         while self.flow.drain(ring, &self.consent.table)? {}
         self.instance.detach(answer)?;

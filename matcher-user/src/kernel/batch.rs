@@ -202,5 +202,7 @@ where
 }
 
 fn bytes<'a, T: IntoBytes + Immutable + 'a>(items: impl Iterator<Item = &'a T>) -> Vec<u8> {
-    items.flat_map(|item| item.as_bytes().iter().copied()).collect()
+    items
+        .flat_map(|item| item.as_bytes().iter().copied())
+        .collect()
 }

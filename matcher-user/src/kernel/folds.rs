@@ -80,10 +80,16 @@ impl Tables {
         })
     }
 
-    /// The generation that was closed last, if any was. Its half is what
-    /// [`Tables::close_folds`] opens next: it must have been cleared by then.
+    /// The generation that was closed last, if any was; no packet uses it. Its
+    /// half is what [`Tables::close_folds`] opens next: it must have been
+    /// cleared by then.
     pub fn closed_folds(&self) -> Result<Option<u64>, KernelError> {
-        Ok(self.setting(Setting::FoldGeneration)?.checked_sub(1))
+        let closed = self.setting(Setting::FoldGeneration)?.checked_sub(1);
+        if closed.is_some() {
+            // Who closed it may have died before the last packet was done.
+            wait_for_packets();
+        }
+        Ok(closed)
     }
 
     /// Begins a new generation, waits until no packet uses the one before, and
@@ -99,8 +105,6 @@ impl Tables {
     /// what was beyond the bounds. A summary stands for at most `u32::MAX`
     /// packets; where there were more, there are more summaries.
     pub fn folds(&mut self, closed: u64) -> Result<Vec<HitEvent>, KernelError> {
-        // Whoever closed it may have died before the last packet was done.
-        wait_for_packets();
         let half = self.folds.half(closed);
         let mut summaries = Vec::new();
         for (flow, fold) in half.flows.entries()? {
@@ -150,7 +154,11 @@ mod tests {
             summarise(&mut summaries, Flow::default(), packets, 7);
             let sum: u64 = summaries.iter().map(|one| u64::from(one.packets)).sum();
             assert_eq!(sum, packets);
-            assert!(summaries.iter().all(|one| one.packets > 0 && one.boot_ns == 7));
+            assert!(
+                summaries
+                    .iter()
+                    .all(|one| one.packets > 0 && one.boot_ns == 7)
+            );
         }
     }
 }

@@ -20,10 +20,12 @@ impl<const K: usize> Hosts<K> {
 
     /// Writes these addresses.
     pub(super) fn insert(&mut self, hosts: &[([u8; K], RuleSpan)]) -> Result<(), KernelError> {
-        self.0.insert(hosts).map_err(|not_written| match not_written {
-            NotWritten::Full(done) => full("C&C", "tables.max_indicators", done),
-            NotWritten::Failed(error) => error,
-        })
+        self.0
+            .insert(hosts)
+            .map_err(|not_written| match not_written {
+                NotWritten::Full(done) => full("C&C", "tables.max_indicators", done),
+                NotWritten::Failed(error) => error,
+            })
     }
 
     /// Removes everything.

@@ -24,14 +24,18 @@ impl Flow {
         tables: &mut Tables,
         consent: &ConsentTable,
     ) -> Result<(), InstanceError> {
-        if let Some(closed) = tables.closed_folds()?
-            && self.swept != Some(closed)
-            && !self.settle(tables, closed, consent)?
-        {
-            return Ok(());
+        if !self.settled {
+            // Left by a crash, or by a failure to store.
+            if let Some(closed) = tables.closed_folds()? {
+                self.settled = self.settle(tables, closed, consent)?;
+                if !self.settled {
+                    return Ok(());
+                }
+            }
         }
         let closed = tables.close_folds()?;
-        self.settle(tables, closed, consent)?;
+        self.settled = false;
+        self.settled = self.settle(tables, closed, consent)?;
         Ok(())
     }
 
@@ -51,7 +55,6 @@ impl Flow {
             return Ok(false);
         }
         tables.clear_folds(closed)?;
-        self.swept = Some(closed);
         Ok(true)
     }
 
