@@ -12,6 +12,7 @@
 //! - [`subscribers`]: whose packet it is, and what they allow.
 //! - [`collate`]: the look-up of the other ends.
 //! - [`decide`]: the decision, in order.
+//! - [`fold`]: repetition.
 //! - [`emit`]: a match becomes an event.
 #![no_std]
 #![feature(asm_experimental_arch)]
@@ -21,6 +22,7 @@ mod clock;
 mod collate;
 mod decide;
 mod emit;
+mod fold;
 mod frame;
 mod maps;
 mod quick;

@@ -1,5 +1,7 @@
 //! The way of a hit: ring buffer, store, aggregation, candidate.
 
+mod folds;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
@@ -65,6 +67,8 @@ pub(super) struct Flow {
     pending: BTreeMap<SubscriberAddress, Finding>,
     printed: HashMap<CandidateId, Instant>,
     never_matched: NeverMatched,
+    /// Every closed generation of folded packets is stored and emptied.
+    settled: bool,
     stored: u64,
     discarded: u64,
     candidates: u64,
@@ -98,6 +102,7 @@ impl Flow {
             pending: BTreeMap::new(),
             printed: HashMap::new(),
             never_matched,
+            settled: false,
             stored: 0,
             discarded: 0,
             candidates: 0,
@@ -209,7 +214,7 @@ impl Flow {
                 };
                 read += 1;
                 let event = event?;
-                self.know(IndicatorId(event.indicator))?;
+                self.know(IndicatorId(event.flow.indicator))?;
                 let hit = self
                     .names
                     .hit(&event, self.offset, &self.catalog, attach::name);

@@ -77,6 +77,8 @@ struct Agent {
     feeds: Feeds,
     renewed: Instant,
     purged: Instant,
+    /// When what was folded was taken out of the kernel last.
+    swept: Instant,
     leaving: bool,
 }
 
@@ -159,9 +161,10 @@ pub async fn run(
             loaded = wait_for(&mut agent.load) => agent.finish_load(loaded),
             () = agent.feeds.news() => Ok(()),
             _ = tick.tick() => tokio::task::block_in_place(|| {
-                agent.tick()?;
-                // Also when the kernel's notification was missed.
+                // Also when the kernel's notification was missed, and before
+                // what was folded, where it can be.
                 agent.flow.drain(ring.get_mut(), &agent.consent.table)?;
+                agent.tick()?;
                 agent.flow.publish(false)
             }),
             ready = ring.readable_mut() => match ready {
@@ -253,6 +256,7 @@ impl Agent {
             feeds: Feeds::new(),
             renewed: Instant::now(),
             purged: Instant::now(),
+            swept: Instant::now(),
             leaving: false,
         };
         agent.forget_refusing()?;
@@ -290,6 +294,10 @@ impl Agent {
         let deadline = self.instance.config()?.consent.deadline;
         if due || self.renewed.elapsed() >= RENEWAL.min(deadline / 3) {
             log(&self.renew_consent()?);
+        }
+        let window = self.instance.config()?.folding.window;
+        if !window.is_zero() && self.swept.elapsed() >= window {
+            self.sweep()?;
         }
         if self.purged.elapsed() >= PURGE {
             self.purged = Instant::now();
@@ -347,8 +355,16 @@ impl Agent {
         Ok(answer)
     }
 
-    /// Erases what was recorded of subscribers who refuse now (R2).
+    /// Takes what the kernel folded.
+    fn sweep(&mut self) -> Result<(), InstanceError> {
+        self.swept = Instant::now();
+        self.flow.sweep(&mut self.tables, &self.consent.table)
+    }
+
+    /// Erases what was recorded of subscribers who refuse now (R2), and leaves
+    /// nothing of theirs in the kernel's counts.
     fn forget_refusing(&mut self) -> Result<(), InstanceError> {
+        self.sweep()?;
         self.flow.forget_refusing(&self.consent.table)
     }
 
@@ -364,6 +380,7 @@ impl Agent {
                 self.lists = consent_lists(&config, &self.instance.paths);
                 self.flow.set_policy(policy(&config))?;
                 self.instance.config = Some(config);
+                self.tables.set_folding(self.instance.folding()?)?;
             }
             Err(error) => {
                 tracing::error!("the configuration has errors and stays as it was:\n{error}");
@@ -377,6 +394,8 @@ impl Agent {
     /// Drains what is there, publishes what is pending and says how it went.
     fn end(&mut self, ring: &mut Ring) -> Result<(), InstanceError> {
         if !self.leaving {
+            while self.flow.drain(ring, &self.consent.table)? {}
+            self.sweep()?;
             while self.flow.drain(ring, &self.consent.table)? {}
         }
         self.flow.publish(true)?;

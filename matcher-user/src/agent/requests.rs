@@ -90,6 +90,8 @@ impl Agent {
             self.tables.remove_interface(ifindex)?;
         }
         while self.flow.drain(ring, &self.consent.table)? {}
+        self.sweep()?;
+        while self.flow.drain(ring, &self.consent.table)? {}
         self.instance.detach(answer)?;
         answer.say("the agent ends");
         self.leaving = true;

@@ -101,6 +101,9 @@ pub const KEYS: &[&str] = &[
     "tables.max_consent_entries",
     "tables.max_port_ranges",
     "tables.ring_bytes",
+    "folding.window",
+    "folding.max_flows",
+    "folding.max_events",
     "candidates.require_two_way",
     "candidates.min_contacts",
     "retention.hits",
@@ -133,6 +136,8 @@ pub struct Config {
     pub guards: GuardConfig,
     /// Sizes of the kernel's tables.
     pub tables: TableConfig,
+    /// How repeated hits are folded.
+    pub folding: FoldingConfig,
     /// What makes a candidate of hits.
     pub candidates: CandidateConfig,
     /// How long records are kept (R4).
@@ -233,6 +238,28 @@ impl Default for TableConfig {
             max_consent_entries: 1_000_000,
             max_port_ranges: 1_000_000,
             ring_bytes: 16 << 20,
+        }
+    }
+}
+
+/// How the kernel folds packets that repeat (design decision 7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoldingConfig {
+    /// How long packets of one flow are counted into one event; zero: every
+    /// packet is an event.
+    pub window: Duration,
+    /// Flows that are told apart in a window; fixed when the tables are made.
+    pub max_flows: u32,
+    /// Events of one subscriber and one indicator in a window.
+    pub max_events: u32,
+}
+
+impl Default for FoldingConfig {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_secs(10),
+            max_flows: 65_536,
+            max_events: 64,
         }
     }
 }

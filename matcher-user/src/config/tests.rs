@@ -233,6 +233,28 @@ group = "x"
 }
 
 #[test]
+fn folding_is_off_or_has_a_window_of_seconds() {
+    let folding = |text: &str| {
+        parse(&format!("{LEAST}[folding]\n{text}"))
+            .map(|config| config.folding)
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(folding("").unwrap(), FoldingConfig::default());
+    let off = folding("window = \"0s\"\nmax_flows = 1\nmax_events = 2").unwrap();
+    assert!(off.window.is_zero());
+    assert_eq!((off.max_flows, off.max_events), (1, 2));
+    for (wrong, said) in [
+        ("window = \"999ms\"", "at least \"1s\""),
+        ("window = \"11m\"", "window must be from 0s to 10m"),
+        ("max_flows = 0", "max_flows must be"),
+        ("max_events = 0", "max_events must be"),
+    ] {
+        let error = folding(wrong).unwrap_err();
+        assert!(error.contains(said), "{wrong}: {error}");
+    }
+}
+
+#[test]
 fn what_is_missing_is_asked_for() {
     insta::assert_snapshot!(problems(
         "[[interface]]\nmode = \"auto\"\n[[feed]]\n[consent]\nmodel = \"opt-out\"\n"

@@ -28,7 +28,9 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     config::{Config, Paths},
-    kernel::{object::Object, pins::Pins, program::Limits, tables::Tables},
+    kernel::{
+        folds::Folding, object::Object, pins::Pins, program::Limits, tables::Tables,
+    },
 };
 
 /// One instance.
@@ -107,12 +109,27 @@ impl Instance {
             .as_ref()
             .map(|config| config.tables.clone())
             .unwrap_or_default();
+        let folding = self
+            .config
+            .as_ref()
+            .map(|config| config.folding.clone())
+            .unwrap_or_default();
         Limits {
+            max_flows: folding.max_flows,
             max_indicators: tables.max_indicators,
             max_consent_entries: tables.max_consent_entries,
             max_port_ranges: tables.max_port_ranges,
             ring_bytes: tables.ring_bytes,
         }
+    }
+
+    /// How the kernel folds.
+    pub fn folding(&self) -> Result<Folding, InstanceError> {
+        let folding = &self.config()?.folding;
+        Ok(Folding {
+            window: folding.window,
+            bound: folding.max_events,
+        })
     }
 
     /// Where the catalog of indicators is kept.

@@ -11,8 +11,10 @@
 //!   that need more, `consent` and `spaces` change what packets meanwhile read,
 //!   `refusals` hold at once.
 //! - `image`, `classes`, `rules`, `hosts`: the tables that every packet meets
-//!   first, in memory that is shared with the kernel or filled in batches.
+//!   first, in memory that is shared with the kernel or filled in batches
+//!   (`batch`).
 //! - `settings`: words that are in force with the next packet.
+//! - `folds`: repeated packets, counted.
 //! - `pins`: the pinned state that outlives the agent.
 //! - `attach`: interfaces.
 //! - `grace`: packets under way.
@@ -22,10 +24,12 @@
 
 pub mod attach;
 pub mod bench;
+mod batch;
 mod bpffs;
 mod classes;
 mod consent;
 mod error;
+pub mod folds;
 mod grace;
 mod hosts;
 mod image;

@@ -21,7 +21,7 @@ use super::{
     KernelError, bpffs,
     error::root_errno,
     object::Object,
-    program::{Clock, Limits, Loaded, Program},
+    program::{self, Clock, Limits, Loaded, Outcome, Program},
     settings, support,
     tables::Tables,
 };
@@ -98,6 +98,12 @@ impl Pins {
     pub(super) fn xdp(&self) -> Result<Xdp, KernelError> {
         Xdp::from_pin(self.program(), XdpAttachType::Interface)
             .map_err(|error| KernelError::from_source("opening the pinned program", error))
+    }
+
+    /// Runs one frame through the pinned program, as [`Loaded::run`] does. Many
+    /// may do so at the same time.
+    pub fn run(&self, frame: &[u8], ifindex: u32, repeat: u32) -> Result<Outcome, KernelError> {
+        program::run(&self.xdp()?, frame, ifindex, repeat)
     }
 
     /// Interface indices with a pinned link.

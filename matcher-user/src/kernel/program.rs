@@ -12,7 +12,7 @@ use matcher_common::{
 
 use crate::tables::compiled::filter;
 
-use super::{KernelError, object::Object, support, tables::Tables};
+use super::{KernelError, folds::bounds_for, object::Object, support, tables::Tables};
 use crate::subscribers::MAX_VLANS;
 
 /// Sizes of the tables; memory is taken for what they hold, except the ring
@@ -27,6 +27,9 @@ pub struct Limits {
     pub max_consent_entries: u32,
     /// Port ranges of shared addresses.
     pub max_port_ranges: u32,
+    /// Flows of hits whose repetition is folded, in each of two generations:
+    /// about 310 bytes each, in each, taken when the maps are made.
+    pub max_flows: u32,
     /// Bytes of the ring buffer, a power of two, at least 4096.
     pub ring_bytes: u32,
 }
@@ -160,6 +163,12 @@ impl Loaded {
         }
         loader.map_max_entries("PORT_RANGES", limits.max_port_ranges.max(1));
         loader.map_max_entries("VLAN_SPACES", MAX_VLANS);
+        for name in ["FOLDS_EVEN", "FOLDS_ODD"] {
+            loader.map_max_entries(name, limits.max_flows.max(1));
+        }
+        for name in ["BOUNDS_EVEN", "BOUNDS_ODD"] {
+            loader.map_max_entries(name, bounds_for(limits.max_flows));
+        }
         let mut ebpf = loader
             .load(object.bytes())
             .map_err(|error| load_error(object, error))?;
@@ -220,25 +229,7 @@ impl Loaded {
         ifindex: u32,
         repeat: u32,
     ) -> Result<Outcome, KernelError> {
-        let context = context(frame, ifindex);
-        let xdp = self.verified(program)?;
-        let result = xdp
-            .test_run(TestRunOptions {
-                data_in: Some(frame),
-                ctx_in: Some(&context),
-                repeat,
-                ..TestRunOptions::new()
-            })
-            .map_err(|error| {
-                KernelError::from_source(
-                    format!("running a frame of {} bytes in the kernel", frame.len()),
-                    error,
-                )
-            })?;
-        Ok(Outcome {
-            action: result.return_value,
-            duration: result.duration,
-        })
+        run(self.verified(program)?, frame, ifindex, repeat)
     }
 
     /// What the parser in the kernel sees of one frame.
@@ -246,6 +237,33 @@ impl Loaded {
         self.run(Program::Parse, frame, LOOPBACK, 1)?;
         self.tables.parse_report()
     }
+}
+
+/// Runs one frame through a verified program.
+pub(super) fn run(
+    xdp: &Xdp,
+    frame: &[u8],
+    ifindex: u32,
+    repeat: u32,
+) -> Result<Outcome, KernelError> {
+    let context = context(frame, ifindex);
+    let result = xdp
+        .test_run(TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            repeat,
+            ..TestRunOptions::new()
+        })
+        .map_err(|error| {
+            KernelError::from_source(
+                format!("running a frame of {} bytes in the kernel", frame.len()),
+                error,
+            )
+        })?;
+    Ok(Outcome {
+        action: result.return_value,
+        duration: result.duration,
+    })
 }
 
 /// Index of `lo`, the first interface of every network namespace; packets of

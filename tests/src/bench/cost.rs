@@ -430,6 +430,7 @@ pub(super) fn filled_reference(
 pub(super) fn limits(entries: usize, opt_outs: usize, events: u32) -> Result<Limits> {
     let record = u32::try_from(size_of::<HitEvent>())?.next_multiple_of(8) + 8;
     Ok(Limits {
+        max_flows: 1 << 16,
         max_indicators: u32::try_from(entries)?.max(1),
         max_consent_entries: u32::try_from(opt_outs)?.max(1),
         max_port_ranges: 1,
