@@ -371,7 +371,7 @@ fn closing_generations_under_traffic_of_two_cpus_loses_no_packet_and_doubles_non
         return;
     }
     const RUNS: u64 = 60;
-    const REPEAT: u32 = 50_000;
+    const REPEAT: u32 = 20_000;
     let limits = Limits {
         ring_bytes: 1 << 22,
         ..LIMITS
@@ -575,7 +575,7 @@ fn kills_at_any_moment_lose_no_folded_packet_and_double_none() -> Result<()> {
             }
             Ok(sent)
         });
-        let mut killing = || -> Result<()> {
+        let killing = || -> Result<()> {
             while kills < 5 {
                 thread::sleep(Duration::from_millis(900 + 170 * kills));
                 agent.kill()?;
@@ -590,6 +590,8 @@ fn kills_at_any_moment_lose_no_folded_packet_and_double_none() -> Result<()> {
         killed?;
         sent
     })?;
+    // The one before went with the scope.
+    let _agent = deployment.agent()?;
     wait_until("everything is stored", || {
         Ok(stored_packets(&deployment)? >= sent)
     })?;
