@@ -1,7 +1,10 @@
 //! A match becomes an event in the ring buffer, or is counted into an earlier
 //! one, or as lost.
 
-use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::generated::bpf_get_smp_processor_id,
+};
 use matcher_common::{
     abi::{AddressBytes, Counter, Flow, HitEvent, IpLayer, MAX_LAYERS, Packet, hit_flags},
     parse::Family,
@@ -67,9 +70,27 @@ pub(crate) fn emit(found: &Match<'_>) {
     // SAFETY: no arguments; the helper only tells which CPU this is.
     event.cpu = unsafe { bpf_get_smp_processor_id() } as u16;
     event.flow = desk.flow;
-    entry.submit(0);
+    entry.submit(notification());
     maps::count(Counter::Delivered);
 }
+
+/// Whether the reader is woken for this event. It looks by itself every few
+/// milliseconds; in between it is woken each time that so much more waits. (The
+/// kernel's own rule wakes a reader that keeps up for nearly every event.)
+#[inline(always)]
+fn notification() -> u64 {
+    let waiting = maps::HITS.query(BPF_RB_AVAIL_DATA.into());
+    if waiting & (WAKE_BYTES - 1) < EVENT_BYTES {
+        BPF_RB_FORCE_WAKEUP.into()
+    } else {
+        BPF_RB_NO_WAKEUP.into()
+    }
+}
+
+/// A power of two; some 400 events.
+const WAKE_BYTES: u64 = 1 << 16;
+/// What an event takes in the ring buffer, with its header of eight bytes.
+const EVENT_BYTES: u64 = size_of::<HitEvent>() as u64 + 8;
 
 #[inline(always)]
 fn describe(flow: &mut Flow, hit: &Match<'_>) {

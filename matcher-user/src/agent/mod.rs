@@ -49,6 +49,9 @@ impl<T: Write + Send> Output for T {}
 const RENEWAL: Duration = Duration::from_secs(60);
 /// Records past their retention are erased so often (R4).
 const PURGE: Duration = Duration::from_secs(600);
+/// The ring buffer is looked at so often. The kernel wakes us only when much
+/// waits, because a wake-up costs it more than an event does.
+const LOOK: Duration = Duration::from_millis(20);
 /// A wall clock that is this far off is put right in the kernel.
 const CLOCK_TOLERANCE_NS: u128 = 1_000_000;
 
@@ -144,6 +147,8 @@ pub async fn run(
 
     let mut tick = interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let outcome = loop {
         let step = tokio::select! {
             _ = interrupt.recv() => break Ok(()),
@@ -166,6 +171,9 @@ pub async fn run(
                 agent.flow.drain(ring.get_mut(), &agent.consent.table)?;
                 agent.tick()?;
                 agent.flow.publish(false)
+            }),
+            _ = look.tick() => tokio::task::block_in_place(|| {
+                agent.flow.drain(ring.get_mut(), &agent.consent.table).map(drop)
             }),
             ready = ring.readable_mut() => match ready {
                 Ok(mut ready) => tokio::task::block_in_place(|| {

@@ -117,9 +117,10 @@ fn from_ring(instance: &Instance, json: bool, once: bool) -> anyhow::Result<u8> 
         if once {
             return Ok(0);
         }
+        // The kernel wakes us only when much waits.
         let timeout = rustix::time::Timespec {
-            tv_sec: 1,
-            tv_nsec: 0,
+            tv_sec: 0,
+            tv_nsec: 20_000_000,
         };
         // Interrupted or timed out: look again.
         let _ = poll(&mut [PollFd::new(&ring, PollFlags::IN)], Some(&timeout));

@@ -392,3 +392,28 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    #[test]
+    fn sort_keys_keep_the_order_of_values(
+        a in any::<(bool, u32, u128, u8)>(),
+        b in any::<(bool, u32, u128, u8)>(),
+        names in proptest::array::uniform2("[a-z0-9]{1,20}(\\.[a-z]{2,5}){1,2}"),
+    ) {
+        let net = |(v4, short, long, length): (bool, u32, u128, u8)| -> IpNet {
+            if v4 {
+                IpNet::new(std::net::Ipv4Addr::from(short).into(), length % 33).unwrap()
+            } else {
+                IpNet::new(std::net::Ipv6Addr::from(long).into(), length % 129).unwrap()
+            }
+        };
+        let (a, b) = (net(a), net(b));
+        if a < b {
+            prop_assert!(a.sort_key() <= b.sort_key());
+        }
+        let [a, b] = names.map(|name| name.parse::<DomainName>().unwrap());
+        if a < b {
+            prop_assert!(a.sort_key() <= b.sort_key());
+        }
+    }
+}

@@ -10,7 +10,7 @@ use std::{
     fs,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     ptr,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 use matcher_common::abi::HitEvent;
@@ -139,15 +139,12 @@ impl Ring {
         self.position = self.released();
     }
 
-    /// Gives everything read so far back to the kernel. Afterwards
-    /// [`Ring::next_event`] must be asked once more before waiting: the kernel
-    /// notifies only consumers that had caught up.
+    /// Gives everything read so far back to the kernel. It notifies only when
+    /// much waits (`matcher-ebpf/src/emit.rs`): whoever waits for less looks by
+    /// itself every few milliseconds.
     pub fn release(&mut self) {
         self.consumer_position()
             .store(self.position, Ordering::Release);
-        // Either we see the next record, or its producer sees our position
-        // and notifies.
-        fence(Ordering::SeqCst);
     }
 
     fn released(&self) -> u64 {
