@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use foldhash::fast::RandomState;
 use matcher_common::abi::{AddressBytes, HitEvent, Tunnel, hit_flags};
 
 use crate::{
@@ -19,8 +20,8 @@ use crate::{
 /// What turns events into hits: the names that event numbers stand for.
 #[derive(Debug, Default)]
 pub struct Names {
-    indicators: HashMap<IndicatorId, Arc<IndicatorSummary>>,
-    interfaces: HashMap<u32, Arc<str>>,
+    indicators: HashMap<IndicatorId, Arc<IndicatorSummary>, RandomState>,
+    interfaces: HashMap<u32, Arc<str>, RandomState>,
 }
 
 impl Names {
@@ -55,7 +56,6 @@ impl Names {
         Hit {
             time: offset.wall(event.boot_ns),
             interface: Some(Arc::clone(name)),
-            indicator: Arc::clone(indicator),
             ..bare_hit(event, Arc::clone(indicator))
         }
     }

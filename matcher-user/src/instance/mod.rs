@@ -28,9 +28,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     config::{Config, Paths},
-    kernel::{
-        folds::Folding, object::Object, pins::Pins, program::Limits, tables::Tables,
-    },
+    kernel::{folds::Folding, object::Object, pins::Pins, program::Limits, tables::Tables},
 };
 
 /// One instance.

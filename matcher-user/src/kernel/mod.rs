@@ -23,8 +23,8 @@
 //! - `support`: what is missing, said in one sentence.
 
 pub mod attach;
-pub mod bench;
 mod batch;
+pub mod bench;
 mod bpffs;
 mod classes;
 mod consent;
