@@ -202,8 +202,8 @@ pub mod hit_flags {
     /// RFC 6052).
     pub const NAT64: u16 = 1 << 7;
     /// A summary of packets of several flows between the subscriber and the
-    /// indicator, of which the one named was the first: who began them is not
-    /// known. Never set in the kernel.
+    /// indicator: the addresses are those of the first, without ports, and who
+    /// began them is not known. Never set in the kernel.
     pub const SEVERAL_FLOWS: u16 = 1 << 8;
 }
 

@@ -224,7 +224,7 @@ fn take_place(odd: bool, desk: &mut Desk) -> Place {
             last_ns: 0,
             flow: Flow::default(),
         };
-        if insert_bound(odd, desk) {
+        if insert_bound(odd, &desk.key, &desk.bound) {
             return Place::Taken;
         }
         // Another CPU was faster, or there is no room.
@@ -267,7 +267,7 @@ fn add_beyond(odd: bool, desk: &mut Desk, now_ns: u64) -> bool {
         last_ns: now_ns,
         flow: desk.flow,
     };
-    if insert_bound(odd, desk) {
+    if insert_bound(odd, &desk.key, &desk.bound) {
         return true;
     }
     match bound(odd, &desk.key) {
@@ -319,11 +319,11 @@ fn bound(odd: bool, key: &BoundKey) -> Option<LiveBound> {
 }
 
 #[inline(always)]
-fn insert_bound(odd: bool, desk: &Desk) -> bool {
+fn insert_bound(odd: bool, key: &BoundKey, bound: &Bound) -> bool {
     let inserted = if odd {
-        BOUNDS_ODD.insert(&desk.key, &desk.bound, BPF_NOEXIST.into())
+        BOUNDS_ODD.insert(key, bound, BPF_NOEXIST.into())
     } else {
-        BOUNDS_EVEN.insert(&desk.key, &desk.bound, BPF_NOEXIST.into())
+        BOUNDS_EVEN.insert(key, bound, BPF_NOEXIST.into())
     };
     inserted.is_ok()
 }

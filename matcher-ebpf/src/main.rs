@@ -12,7 +12,7 @@
 //! - [`subscribers`]: whose packet it is, and what they allow.
 //! - [`collate`]: the look-up of the other ends.
 //! - [`decide`]: the decision, in order.
-//! - [`fold`]: repetition.
+//! - [`fold`]: how repetition is counted.
 //! - [`emit`]: a match becomes an event.
 #![no_std]
 #![feature(asm_experimental_arch)]

@@ -29,8 +29,9 @@
 //!
 //! Bounded by [`MAX_ENDPOINTS`], [`MAX_CONTACTS`] and [`MAX_FLOWS`] in all;
 //! for one address by [`CONTACTS_PER_ENDPOINT`] remote ends with 64 flows, 16
-//! ports and 8 indicators each; in time by the retention. What was turned away
-//! is counted in [`Beyond`]; the hits themselves are in the store.
+//! ports and 8 indicators each, and 64 indicators beyond the kernel's bound; in
+//! time by the retention. What was turned away is counted in [`Beyond`]; the hits
+//! themselves are in the store.
 
 mod beyond;
 mod contact;

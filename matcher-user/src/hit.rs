@@ -128,8 +128,9 @@ pub struct Hit {
     /// (design decision 8).
     pub source_validated: bool,
     /// The packets are of several flows between the subscriber and addresses of
-    /// the indicator. The first of them is the one that is named; who began the
-    /// others is not known.
+    /// the indicator. The addresses are those of the first, without ports, since
+    /// behind a shared address each port may be another subscriber; who began
+    /// them is not known.
     pub several_flows: bool,
 }
 

@@ -112,8 +112,14 @@ impl Tables {
         }
         for (key, bound) in half.bounds.entries()? {
             if key.lane & BEYOND_BOUND != 0 {
-                let mut flow = bound.flow;
-                flow.flags |= hit_flags::SEVERAL_FLOWS;
+                // No port: behind a shared address other ports are other
+                // subscribers (R7), and any of them may refuse.
+                let flow = Flow {
+                    flags: bound.flow.flags & !hit_flags::PORTS | hit_flags::SEVERAL_FLOWS,
+                    local_port: 0,
+                    remote_port: 0,
+                    ..bound.flow
+                };
                 summarise(&mut summaries, flow, bound.count, bound.last_ns);
             }
         }
