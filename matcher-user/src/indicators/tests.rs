@@ -402,9 +402,9 @@ proptest! {
     ) {
         let net = |(v4, short, long, length): (bool, u32, u128, u8)| -> IpNet {
             if v4 {
-                IpNet::new(std::net::Ipv4Addr::from(short).into(), length % 33).unwrap()
+                IpNet::new(Ipv4Addr::from(short).into(), length % 33).unwrap()
             } else {
-                IpNet::new(std::net::Ipv6Addr::from(long).into(), length % 129).unwrap()
+                IpNet::new(Ipv6Addr::from(long).into(), length % 129).unwrap()
             }
         };
         let (a, b) = (net(a), net(b));
