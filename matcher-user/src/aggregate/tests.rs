@@ -148,7 +148,7 @@ fn packets_of_many_flows_are_counted_where_a_contact_is_proved() {
     assert_eq!(count(&[beyond.clone(), out, answered]), Some(1_000_001));
 
     // Alone it proves nothing, nor with answers of which nobody knows to what.
-    assert_eq!(count(&[beyond.clone()]), None);
+    assert_eq!(count(std::slice::from_ref(&beyond)), None);
     assert_eq!(
         count(&[beyond.clone(), many(Direction::Inbound, 9_100, 5)]),
         None
