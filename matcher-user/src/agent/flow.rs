@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,17 +14,19 @@ use matcher_common::abi::Counter;
 use super::Output;
 use crate::{
     aggregate::{Aggregator, Cursor, Finding, Policy},
+    canary,
     candidate::{Candidate, CandidateId},
-    clock::WallOffset,
+    clock::{WallOffset, boot_now_ns},
     consent::{ConsentTable, Purpose},
-    drain::Names,
-    hit::Hit,
+    drain::{Names, bare_hit},
+    hit::{Direction, Hit, IndicatorSummary},
     indicator::IndicatorId,
     indicators::Catalog,
     instance::{InstanceError, refusing},
     kernel::{attach, ring::Ring, tables::Counters},
     sinks::{JsonLines, TextLines},
     store::{RingIdentity, Store},
+    verdicts::{Refuted, Verdicts},
 };
 
 /// Events read, stored and released together.
@@ -53,9 +56,51 @@ pub(super) struct Flow {
     /// Findings that changed and are not printed yet.
     pending: BTreeMap<IpAddr, Finding>,
     printed: HashMap<CandidateId, Instant>,
+    /// What must not count, and is not recorded any more.
+    refuted: Refuted,
+    /// Canaries that came through and are not asked for yet.
+    canaries: Vec<CanarySeen>,
+    canaries_seen: u64,
+    canary: Arc<IndicatorSummary>,
     stored: u64,
     discarded: u64,
     candidates: u64,
+}
+
+/// What verdicts did to candidates that were printed.
+#[derive(Copy, Clone, Debug, Default)]
+pub(super) struct Withdrawals {
+    /// Rested on false positives alone.
+    pub(super) withdrawn: u64,
+    /// Printed again, without false positives or with what was taken back.
+    pub(super) corrected: u64,
+}
+
+impl Withdrawals {
+    /// For a person; none when nothing was done.
+    pub(super) fn text(self) -> Option<String> {
+        let Self {
+            withdrawn,
+            corrected,
+        } = self;
+        (withdrawn + corrected > 0).then(|| {
+            format!(
+                "{withdrawn} candidates withdrawn, which rested on false positives alone; \
+                 {corrected} printed again on what they rest on now"
+            )
+        })
+    }
+}
+
+/// The canary's event, read from the ring buffer and released.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct CanarySeen {
+    /// The port that tells one flow from another.
+    pub(super) port: Option<u16>,
+    /// Interface that it seemed to come in on.
+    pub(super) ifindex: u32,
+    /// From the program to the store's commit, nanoseconds.
+    pub(super) latency_ns: u64,
 }
 
 impl Flow {
@@ -89,6 +134,10 @@ impl Flow {
             },
             pending: BTreeMap::new(),
             printed: HashMap::new(),
+            refuted: Refuted::default(),
+            canaries: Vec::new(),
+            canaries_seen: 0,
+            canary: canary::summary(),
             stored: 0,
             discarded: 0,
             candidates: 0,
@@ -103,7 +152,9 @@ impl Flow {
         loop {
             let page = self.store.hits_after(cursor, REBUILD_PAGE)?;
             for (at, hit) in &page {
-                self.aggregator.observe(*at, hit);
+                if self.counts(hit) {
+                    self.aggregator.observe(*at, hit);
+                }
                 cursor = *at;
             }
             if page.len() < REBUILD_PAGE {
@@ -121,6 +172,91 @@ impl Flow {
             self.rebuild()?;
         }
         Ok(())
+    }
+
+    /// A refuted indicator proves nothing. What came in still counts against
+    /// the subscriber having begun.
+    fn counts(&self, hit: &Hit) -> bool {
+        hit.direction == Direction::Inbound || self.refuted.why_hit(&hit.indicator).is_none()
+    }
+
+    /// Takes up verdicts: candidates that rest on false positives alone are
+    /// withdrawn, those that rest on other indicators too are printed again
+    /// without them. What was taken back counts again.
+    /// `starting`: what was printed was printed by an agent before this one.
+    pub(super) fn take_up(
+        &mut self,
+        verdicts: &Verdicts,
+        starting: bool,
+    ) -> Result<Withdrawals, InstanceError> {
+        let refuted = verdicts.refuted();
+        let mut done = Withdrawals::default();
+        if refuted == self.refuted {
+            return Ok(done);
+        }
+        let before = self.aggregator.findings();
+        self.refuted = refuted;
+        self.aggregator = Aggregator::new(*self.aggregator.policy());
+        self.pending.clear();
+        self.rebuild()?;
+        let now: BTreeMap<_, Finding> = self
+            .aggregator
+            .findings()
+            .into_iter()
+            .map(|finding| (finding.address, finding))
+            .collect();
+        for finding in before {
+            let id = self.store.candidate_id(finding.address)?;
+            // What was never printed needs no correction.
+            let Some(printed) = self.store.published(id)? else {
+                continue;
+            };
+            match now.get(&finding.address) {
+                Some(same) if *same == finding => {}
+                // An agent before this one has corrected it.
+                Some(other) if starting && printed <= other.revision.0 => {}
+                Some(_) => {
+                    self.store.unpublish(id)?;
+                    self.printed.remove(&id);
+                    done.corrected += 1;
+                }
+                None => {
+                    self.store.unpublish(id)?;
+                    let mut whys: Vec<String> = finding
+                        .indicators
+                        .iter()
+                        .filter_map(|indicator| {
+                            let verdict = self.refuted.why_hit(indicator)?;
+                            Some(format!("{} is a {}", indicator.value, verdict.reason()))
+                        })
+                        .collect();
+                    whys.dedup();
+                    let candidate =
+                        Candidate::infected(id, &self.edge, finding).withdrawn(whys.join("; "));
+                    self.write(&candidate)?;
+                    done.withdrawn += 1;
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    fn write(&mut self, candidate: &Candidate) -> Result<(), InstanceError> {
+        match &mut self.sink {
+            Sink::Json(lines) => lines.write(candidate)?,
+            Sink::Text(lines) => lines.write(candidate)?,
+        }
+        Ok(())
+    }
+
+    /// Canaries that came through since the last call.
+    pub(super) fn take_canaries(&mut self) -> Vec<CanarySeen> {
+        std::mem::take(&mut self.canaries)
+    }
+
+    /// Canaries that came through since the start.
+    pub(super) fn canaries_seen(&self) -> u64 {
+        self.canaries_seen
     }
 
     pub(super) fn set_catalog(&mut self, catalog: Catalog) {
@@ -145,6 +281,7 @@ impl Flow {
     ) -> Result<bool, InstanceError> {
         for _ in 0..BATCHES {
             let mut hits = Vec::new();
+            let mut canaries = Vec::new();
             let mut read = 0;
             let keep_from = self.aggregator.policy().keep_from(Timestamp::now());
             while read < BATCH {
@@ -153,12 +290,21 @@ impl Flow {
                 };
                 read += 1;
                 let event = event?;
+                // Never evidence, whoever sent it.
+                if event.indicator == IndicatorId::CANARY.0 {
+                    canaries.push(event);
+                    continue;
+                }
                 self.know(IndicatorId(event.indicator))?;
                 let hit = self
                     .names
                     .hit(&event, self.offset, &self.catalog, attach::name);
-                // Opted out since, or too old to be kept (design decision 2).
-                if consent.allows(hit.subscriber.ip, Purpose::Detect) && hit.time >= keep_from {
+                // Opted out since, too old to be kept (design decision 2), or matched
+                // before a verdict was in force.
+                if consent.allows(hit.subscriber.ip, Purpose::Detect)
+                    && hit.time >= keep_from
+                    && self.refuted.why_hit(&hit.indicator).is_none()
+                {
                     hits.push(hit);
                 } else {
                     self.discarded += 1;
@@ -171,6 +317,16 @@ impl Flow {
                 ring.rewind();
                 tracing::error!("hits stay in the ring buffer: {error}");
                 return Ok(false);
+            }
+            // Only now: a canary that could not be released has not come through.
+            for event in canaries {
+                let hit = bare_hit(&event, self.canary.clone());
+                self.canaries_seen += 1;
+                self.canaries.push(CanarySeen {
+                    port: hit.subscriber.port,
+                    ifindex: event.ifindex,
+                    latency_ns: boot_now_ns().saturating_sub(event.boot_ns),
+                });
             }
         }
         Ok(true)
@@ -192,7 +348,9 @@ impl Flow {
         ring.release();
         self.stored += hits.len() as u64;
         for (cursor, hit) in range.cursors().zip(hits) {
-            self.aggregator.observe(cursor, hit);
+            if self.counts(hit) {
+                self.aggregator.observe(cursor, hit);
+            }
         }
         Ok(())
     }
@@ -218,10 +376,7 @@ impl Flow {
                 continue;
             }
             let candidate = Candidate::infected(id, &self.edge, finding);
-            match &mut self.sink {
-                Sink::Json(lines) => lines.write(&candidate)?,
-                Sink::Text(lines) => lines.write(&candidate)?,
-            }
+            self.write(&candidate)?;
             self.store.mark_published(id, candidate.revision())?;
             if self.printed.insert(id, Instant::now()).is_none() {
                 self.candidates += 1;

@@ -4,6 +4,7 @@
 //! of feeds and connections run beside it. Only the drain touches the ring
 //! buffer (design decision 12).
 
+mod canary;
 mod flow;
 mod requests;
 
@@ -15,7 +16,7 @@ use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot, watch},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::{Instant, MissedTickBehavior, interval},
 };
 
@@ -34,8 +35,10 @@ use crate::{
     kernel::{ring::Ring, tables::Tables},
     sinks::SinkError,
     store::Store,
+    verdicts::Verdicts,
 };
 
+use canary::Canary;
 use flow::Flow;
 
 /// How the agent's records leave it.
@@ -55,6 +58,13 @@ struct Load {
     reply: Option<oneshot::Sender<Answer>>,
 }
 
+/// A verdict that was recorded and put in force, or not; and who asked.
+struct GivenVerdict {
+    answer: Answer,
+    verdicts: Option<Verdicts>,
+    reply: oneshot::Sender<Answer>,
+}
+
 struct Agent {
     instance: Instance,
     tables: Tables,
@@ -62,6 +72,8 @@ struct Agent {
     consent: AppliedConsent,
     flow: Flow,
     load: Option<Load>,
+    verdicts: JoinSet<GivenVerdict>,
+    canary: Canary,
     renewed: Instant,
     purged: Instant,
     leaving: bool,
@@ -136,12 +148,19 @@ pub async fn run(
                 }
                 answer
             }
-            loaded = wait_for(&mut agent.load) => agent.finish_load(loaded),
+            loaded = wait_for(&mut agent.load) => {
+                tokio::task::block_in_place(|| agent.finish_load(loaded))
+            }
+            Some(given) = agent.verdicts.join_next() => {
+                tokio::task::block_in_place(|| agent.finish_verdict(given))
+            }
             _ = tick.tick() => tokio::task::block_in_place(|| {
                 agent.tick()?;
                 // Also when the kernel's notification was missed.
                 agent.flow.drain(ring.get_mut(), &agent.consent.table)?;
-                agent.flow.publish(false)
+                agent.flow.publish(false)?;
+                agent.canary_tick();
+                Ok(())
             }),
             ready = ring.readable_mut() => match ready {
                 Ok(mut ready) => tokio::task::block_in_place(|| {
@@ -158,6 +177,7 @@ pub async fn run(
                 }),
             },
         };
+        let step = step.and_then(|()| agent.settle_canary());
         // Nobody listens any more if this fails; then no tail is there.
         let _ = stored_sender.send(agent.flow.last_cursor()?);
         match step {
@@ -228,12 +248,20 @@ impl Agent {
             consent,
             flow,
             load: None,
+            verdicts: JoinSet::new(),
+            canary: Canary::default(),
             renewed: Instant::now(),
             purged: Instant::now(),
             leaving: false,
         };
         agent.forget_refusing()?;
         agent.flow.purge(Timestamp::now())?;
+        // Given while no agent ran, perhaps.
+        let verdicts = agent.instance.verdicts()?;
+        let done = agent.flow.take_up(&verdicts, true)?;
+        if let Some(text) = done.text() {
+            tracing::info!("{text}");
+        }
         Ok((agent, (ring, ring_lock)))
     }
 

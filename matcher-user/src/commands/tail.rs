@@ -76,6 +76,11 @@ fn from_ring(instance: &Instance, json: bool, once: bool) -> anyhow::Result<u8> 
         {
             let event = event.map_err(InstanceError::from)?;
             let id = matcher_user::indicator::IndicatorId(event.indicator);
+            batch += 1;
+            // The canary of an agent that has ended.
+            if id == matcher_user::indicator::IndicatorId::CANARY {
+                continue;
+            }
             if catalog.get(id).is_none() {
                 catalog = instance.catalog()?;
                 names.forget_indicators();
@@ -83,7 +88,6 @@ fn from_ring(instance: &Instance, json: bool, once: bool) -> anyhow::Result<u8> 
             let hit = names.hit(&event, offset, &catalog, attach::name);
             lines.push_str(&render(&hit, json)?);
             lines.push('\n');
-            batch += 1;
         }
         if batch > 0 {
             if !write_out(io::stdout(), lines.as_bytes())? {

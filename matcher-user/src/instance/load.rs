@@ -14,6 +14,7 @@ use crate::{
     indicators::{Catalog, IndicatorSet, Listed},
     kernel::tables::Tables,
     tables::indicators,
+    verdicts::Verdicts,
 };
 
 /// Lines about single entries that a load prints for one feed.
@@ -23,8 +24,10 @@ const MAX_LINES: usize = 20;
 pub struct LoadedIndicators {
     /// The list in force.
     pub set: IndicatorSet,
-    /// It, and what was listed before.
+    /// It, what verdicts take out of it, and what was listed before.
     pub catalog: Catalog,
+    /// The verdicts that it was held against.
+    pub verdicts: Verdicts,
     /// Generation of the tables.
     pub generation: u64,
 }
@@ -183,13 +186,15 @@ impl Instance {
     ) -> Result<LoadedIndicators, InstanceError> {
         let _loading = self.run_dir().lock(LockName::Load)?;
         let guards = self.guards(tables)?;
+        let verdicts = self.verdicts()?;
         let PreparedIndicators {
-            set,
+            set: listed,
             catalog,
             outcomes,
             ..
         } = self.prepare(&guards, sources, answer)?;
-        let compiled = indicators::compile(set.iter())?;
+        let set = verdicts.refuted().taken_from(&listed);
+        let compiled = indicators::compile(set.iter().chain(self.canary_indicator().as_ref()))?;
         // The catalog before the kernel: a hit must never carry an id that a
         // crash makes us forget.
         catalog.save(&self.catalog_path())?;
@@ -199,6 +204,12 @@ impl Instance {
             "{} indicators in force, generation {generation}",
             set.len()
         ));
+        let out = listed.len() - set.len();
+        if out > 0 {
+            answer.say(format!(
+                "{out} listed and left out: false positives (`matcher feed verdicts`)"
+            ));
+        }
         if set.names().len() > 0 {
             answer.say(format!(
                 "{} names are kept; nothing matches names yet",
@@ -208,6 +219,7 @@ impl Instance {
         Ok(LoadedIndicators {
             set,
             catalog,
+            verdicts,
             generation,
         })
     }

@@ -4,14 +4,17 @@
 
 mod answer;
 mod attach;
+mod canary;
 mod consent;
 mod error;
 mod load;
 mod run_dir;
 mod status;
+mod verdict;
 
 pub use answer::Answer;
 pub use attach::chosen_interfaces;
+pub use canary::CanaryStatus;
 pub use consent::{AppliedConsent, ConsentAction, consent_lists, refusing};
 pub use error::InstanceError;
 pub use load::{LoadedIndicators, PreparedIndicators, parse_sources};

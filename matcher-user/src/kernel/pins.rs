@@ -21,7 +21,7 @@ use super::{
     KernelError, bpffs,
     error::root_errno,
     object::Object,
-    program::{Clock, Limits, Loaded, Program},
+    program::{Clock, Limits, Loaded, Outcome, Program, test_run},
     support,
     tables::Tables,
 };
@@ -102,6 +102,14 @@ impl Pins {
     pub(super) fn xdp(&self) -> Result<Xdp, KernelError> {
         Xdp::from_pin(self.program(), XdpAttachType::Interface)
             .map_err(|error| KernelError::from_source("opening the pinned program", error))
+    }
+
+    /// Runs one frame through the pinned program, with the tables that live
+    /// packets meet, as if it came in on `ifindex`, which must exist in this
+    /// network namespace. It leaves the machine on no interface
+    /// (`BPF_PROG_TEST_RUN`, without live frames).
+    pub fn run(&self, frame: &[u8], ifindex: u32) -> Result<Outcome, KernelError> {
+        test_run(&self.xdp()?, frame, ifindex, 1)
     }
 
     /// Interface indices with a pinned link.

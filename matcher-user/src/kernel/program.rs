@@ -151,25 +151,7 @@ impl Loaded {
         ifindex: u32,
         repeat: u32,
     ) -> Result<Outcome, KernelError> {
-        let context = context(frame, ifindex);
-        let xdp = self.verified(program)?;
-        let result = xdp
-            .test_run(TestRunOptions {
-                data_in: Some(frame),
-                ctx_in: Some(&context),
-                repeat,
-                ..TestRunOptions::new()
-            })
-            .map_err(|error| {
-                KernelError::from_source(
-                    format!("running a frame of {} bytes in the kernel", frame.len()),
-                    error,
-                )
-            })?;
-        Ok(Outcome {
-            action: result.return_value,
-            duration: result.duration,
-        })
+        test_run(self.verified(program)?, frame, ifindex, repeat)
     }
 
     /// What the parser in the kernel sees of one frame.
@@ -177,6 +159,33 @@ impl Loaded {
         self.run(Program::Parse, frame, LOOPBACK, 1)?;
         self.tables.parse_report()
     }
+}
+
+/// Runs one frame through a program that is in the kernel.
+pub(super) fn test_run(
+    xdp: &Xdp,
+    frame: &[u8],
+    ifindex: u32,
+    repeat: u32,
+) -> Result<Outcome, KernelError> {
+    let context = context(frame, ifindex);
+    let result = xdp
+        .test_run(TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            repeat,
+            ..TestRunOptions::new()
+        })
+        .map_err(|error| {
+            KernelError::from_source(
+                format!("running a frame of {} bytes in the kernel", frame.len()),
+                error,
+            )
+        })?;
+    Ok(Outcome {
+        action: result.return_value,
+        duration: result.duration,
+    })
 }
 
 /// Index of `lo`, the first interface of every network namespace; packets of

@@ -11,12 +11,14 @@ const STREET: &[(&str, &str)] = &[
     ("hit", "what a match says"),
     ("feeds", "feed formats and their guards"),
     ("indicators", "all feeds as one set with stable ids"),
+    ("verdicts", "what the operator found out about indicators"),
     ("consent", "opt-out lists and who allows what"),
     ("subscribers", "the subscriber space"),
     (
         "config",
         "the operator's file; names feeds and consent, they do not name it",
     ),
+    ("canary", "an indicator and a flow of the product's own"),
     (
         "tables",
         "indicators, consent and settings as the kernel wants them",
