@@ -79,7 +79,7 @@ impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(prefix) => f.write_str(&value_text(*prefix)),
-            Self::Name(name) => name.fmt(f),
+            Self::Name(name) => write!(f, "{name}"),
         }
     }
 }
@@ -110,7 +110,7 @@ impl Subject {
 
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.value.fmt(f)?;
+        write!(f, "{}", self.value)?;
         let Some(only) = self.only else {
             return Ok(());
         };

@@ -186,11 +186,12 @@ impl Agent {
             let state = self.instance.canary_state(&config, &self.tables)?;
             let now = self.tables.counters()?;
             let said = state.troubles();
-            flight.troubles = if said.is_empty() {
-                flight.unexplained(&now)
+            if said.is_empty() {
+                let unexplained = flight.unexplained(&now);
+                flight.troubles.extend(unexplained);
             } else {
-                said
-            };
+                flight.troubles = said;
+            }
         }
         flight.passed.sort_by(|a, b| a.name.cmp(&b.name));
         self.land(Report {

@@ -146,9 +146,10 @@ fn lookup(
         read(config, feeds)?
     };
     // Without an instance there are no verdicts.
-    let refuted = match feeds.is_empty() || config.is_some() {
-        true => Instance::open(config)?.verdicts()?.refuted(),
-        false => Refuted::default(),
+    let refuted = if feeds.is_empty() || config.is_some() {
+        Instance::open(config)?.verdicts()?.refuted()
+    } else {
+        Refuted::default()
     };
     let set = refuted.taken_from(&listed);
     let now = Timestamp::now();

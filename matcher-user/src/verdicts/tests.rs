@@ -23,7 +23,7 @@ fn catalog() -> Catalog {
     let mut misp = parse(Format::Plain, b"198.51.100.88:443\n198.51.100.99\n").entries;
     misp[0].said.id = Some("5f1a9c10-1d2c-4b1a-8a53-0a1b2c3d4e5f".into());
     misp[1].said.tlp = Some(Tlp::Red);
-    let names = parse(Format::Rpz, b"cc.example.com.rpz.example. 60 IN CNAME .\n").names;
+    let names = parse(Format::Rpz, b"cc.example.com CNAME .\n").names;
     let feeds = [
         Listed {
             feed: "own",
