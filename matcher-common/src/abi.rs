@@ -10,27 +10,71 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of everything in this module. The kernel program carries it, the
 /// pinned state records it, and the agent refuses to work with another one.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 3;
 
 /// An IPv4 (first four bytes, rest zero) or IPv6 address in network order.
-pub type AddressBytes = [u8; 16];
+///
+/// Kept in words, so that the kernel program moves it in words and not byte by
+/// byte: that alone halves the time to parse a packet.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct AddressBytes([u64; 2]);
+
+impl AddressBytes {
+    /// An IPv4 address.
+    #[inline(always)]
+    pub const fn from_v4([a, b, c, d]: [u8; 4]) -> Self {
+        Self([u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0]), 0])
+    }
+
+    /// An IPv6 address.
+    #[inline(always)]
+    pub const fn from_v6(bytes: [u8; 16]) -> Self {
+        zerocopy::transmute!(bytes)
+    }
+
+    /// All bytes.
+    #[inline(always)]
+    pub const fn octets(&self) -> [u8; 16] {
+        zerocopy::transmute!(self.0)
+    }
+
+    /// Those of an IPv4 address.
+    #[inline(always)]
+    pub const fn v4(&self) -> [u8; 4] {
+        let [a, b, c, d, ..] = self.0[0].to_ne_bytes();
+        [a, b, c, d]
+    }
+}
 
 /// A matching packet, as the kernel writes it into the ring buffer: addresses,
 /// ports, protocol, time, and nothing else of the traffic (R3).
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct HitEvent {
     /// Counts the matched packets of one CPU since the maps were made; a gap is
     /// a lost hit.
     pub sequence: u64,
     /// `bpf_ktime_get_boot_ns` when the program saw the packet.
     pub boot_ns: u64,
-    /// The subscriber's address.
+    /// The address that the subscriber is known by: [`HitEvent::local`] when it
+    /// lies in the subscriber space, else that of the nearest layer around it
+    /// that does.
     pub subscriber: AddressBytes,
-    /// The other end, which an indicator covers.
+    /// The subscriber's end of the layer that matched.
+    pub local: AddressBytes,
+    /// The other end of the layer that matched, as it stands on the wire.
     pub remote: AddressBytes,
+    /// Sender of the layer around the one that matched: the one that names the
+    /// subscriber if that is not the matching layer itself, else the nearest.
+    /// Zero without [`hit_flags::OUTER`].
+    pub outer_source: AddressBytes,
+    /// Receiver of that layer.
+    pub outer_destination: AddressBytes,
     /// Id of the indicator, never 0.
     pub indicator: u32,
     /// Interface the packet came in on.
@@ -39,28 +83,109 @@ pub struct HitEvent {
     pub generation: u32,
     /// Packets this event stands for.
     pub packets: u32,
+    /// Subscriber space of the packet's VLAN; 0 for the one without a VLAN.
+    pub space: u32,
     /// Port on the subscriber's side; meaningless without [`hit_flags::PORTS`].
-    pub subscriber_port: u16,
+    pub local_port: u16,
     /// Port on the other side; meaningless without [`hit_flags::PORTS`].
     pub remote_port: u16,
-    /// IP protocol number of the innermost parsed header.
-    pub protocol: u8,
-    /// [`hit_flags`].
-    pub flags: u8,
     /// CPU that saw the packet; [`HitEvent::sequence`] counts per CPU.
     pub cpu: u16,
+    /// [`hit_flags`].
+    pub flags: u16,
+    /// VLAN ids, outermost first; 0 where there is no tag.
+    pub vlan_ids: [u16; 2],
+    /// IP protocol number above the layer that matched.
+    pub protocol: u8,
+    /// The [`Tunnel`] that the layer that matched was found in, or 0.
+    pub tunnel: u8,
+    /// The IPv4 address that [`HitEvent::remote`] carries, with
+    /// [`hit_flags::NAT64`].
+    pub nat64: [u8; 4],
+    /// Zero.
+    pub reserved: [u8; 2],
 }
 
 /// Bits of [`HitEvent::flags`].
 pub mod hit_flags {
     /// The subscriber sent the packet.
-    pub const OUTBOUND: u8 = 1;
-    /// Addresses are IPv6.
-    pub const IPV6: u8 = 1 << 1;
+    pub const OUTBOUND: u16 = 1;
+    /// Addresses of the layer that matched are IPv6.
+    pub const IPV6: u16 = 1 << 1;
     /// The packet carries ports.
-    pub const PORTS: u8 = 1 << 2;
+    pub const PORTS: u16 = 1 << 2;
     /// It came in where a subscriber's address cannot be forged (decision 8).
-    pub const SOURCE_VALIDATED: u8 = 1 << 3;
+    pub const SOURCE_VALIDATED: u16 = 1 << 3;
+    /// The layer that matched lies in a tunnel, and the outer addresses are
+    /// there.
+    pub const OUTER: u16 = 1 << 4;
+    /// The outer addresses are IPv6.
+    pub const OUTER_IPV6: u16 = 1 << 5;
+    /// The subscriber is known by the outer layer, and not by the port.
+    pub const SUBSCRIBER_OUTER: u16 = 1 << 6;
+    /// The other end was looked up as the IPv4 address that it carries (NAT64,
+    /// RFC 6052).
+    pub const NAT64: u16 = 1 << 7;
+}
+
+macro_rules! tunnels {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $text:literal;)+) => {
+        /// What carries an IP layer inside another one.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum Tunnel {
+            $($(#[$doc])* $name = $number,)+
+        }
+
+        impl Tunnel {
+            /// All kinds.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The name in a hit's JSON line.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)+
+                }
+            }
+
+            /// The kind that a number of the ABI stands for; 0 is none.
+            pub const fn from_number(number: u8) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$name),)+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+tunnels! {
+    /// IPv4 in IPv4, RFC 2003.
+    Ip4In4 = 1, "4in4";
+    /// IPv4 in IPv6: DS-Lite (RFC 6333), MAP-E (RFC 7597), RFC 2473.
+    Ip4In6 = 2, "4in6";
+    /// IPv6 in IPv4, RFC 4213.
+    Ip6In4 = 3, "6in4";
+    /// IPv6 in IPv6, RFC 2473.
+    Ip6In6 = 4, "6in6";
+    /// GRE, RFC 2784 and RFC 2890.
+    Gre = 5, "gre";
+    /// Enhanced GRE with PPP, RFC 2637.
+    Pptp = 6, "pptp";
+    /// Ethernet in IP, RFC 3378.
+    EtherIp = 7, "etherip";
+    /// L2TPv2 with PPP, RFC 2661.
+    L2tp = 8, "l2tp";
+    /// VXLAN, RFC 7348.
+    Vxlan = 9, "vxlan";
+    /// Geneve, RFC 8926.
+    Geneve = 10, "geneve";
+    /// GTP-U, 3GPP TS 29.281.
+    GtpU = 11, "gtp-u";
+    /// MPLS in IP, RFC 4023.
+    MplsInIp = 12, "mpls-in-ip";
+    /// Ethernet in IP without a header of its own, RFC 8986.
+    EthernetInIp = 13, "ethernet-in-ip";
 }
 
 /// One way an indicator matches: what an LPM look-up leads to.
@@ -105,7 +230,48 @@ pub struct RuleSpan {
 /// never dropped silently.
 pub const MAX_RULES: u32 = 256;
 
-/// Purposes a subscriber allows (R2): value of a consent entry.
+/// What the subscribers of a prefix allow: value of a consent entry. Where
+/// subscribers share an address, each port has its own answer, and a packet
+/// whose port cannot be known gets the one that all of them allow.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct ConsentEntry {
+    /// [`purposes`] allowed for ports outside every range.
+    pub allowed: u32,
+    /// [`purposes`] allowed when the port cannot be known: what is allowed for
+    /// every port.
+    pub portless: u32,
+    /// Index of the first of the entry's [`PortRange`]s, which are sorted and
+    /// do not overlap.
+    pub first: u32,
+    /// Number of ranges, at most [`MAX_PORT_RANGES`]; mostly 0.
+    pub count: u32,
+}
+
+/// What the subscriber who holds these ports of a shared address allows.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct PortRange {
+    /// First port.
+    pub first: u16,
+    /// Last port, inclusive.
+    pub last: u16,
+    /// [`purposes`] allowed.
+    pub allowed: u32,
+}
+
+/// Port ranges that one entry can have: every other port.
+pub const MAX_PORT_RANGES: u32 = 1 << 15;
+
+/// Where an IPv6 address of a NAT64 prefix carries its IPv4 address (RFC 6052
+/// section 2.2): the places of its four bytes.
+pub type Nat64Bytes = [u8; 4];
+
+/// Purposes a subscriber allows (R2).
 pub mod purposes {
     /// Match traffic to warn of infection.
     pub const DETECT: u32 = 1;
@@ -162,10 +328,14 @@ pub enum Setting {
     ReplayNow = 5,
     /// [`ABI_VERSION`] that the pinned state was made with.
     AbiVersion = 6,
+    /// Not 0: some VLANs have a subscriber space of their own.
+    VlanSpaces = 7,
+    /// Not 0: there are NAT64 prefixes.
+    Nat64 = 8,
 }
 
 /// Slots in the settings table.
-pub const SETTINGS: u32 = 7;
+pub const SETTINGS: u32 = 9;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $kind:ident;)+) => {
@@ -224,28 +394,42 @@ counters! {
     ForeignSource = "foreign-source", Exit;
     /// A subscriber in the packet does not allow detection.
     OptedOut = "opted-out", Exit;
+    /// Someone who shares the address does not allow detection, and the packet
+    /// has no port to tell who it is.
+    SharedAddress = "shared-address", Exit;
     /// Compared with the C&C tables, nothing found.
     NoMatch = "no-match", Exit;
     /// Matched.
     Matched = "matched", Exit;
-    /// Ethernet, but no IP above it (ARP, LLC, ...).
+    /// Ethernet, but no IP above it (ARP, ...).
     NotIp = "not-ip", Exit;
-    /// Shorter than an Ethernet header or a VLAN tag in it.
+    /// IEEE 802.3 with a length instead of a type: LLC or SNAP above it.
+    Llc = "llc", Exit;
+    /// The frame ends inside an Ethernet header or a VLAN tag.
     TruncatedLink = "truncated-link", Exit;
-    /// More VLAN tags than this version reads.
+    /// More VLAN tags than the parser reads.
     VlanDepth = "vlan-depth", Exit;
-    /// PPPoE session, not read yet.
+    /// A PPPoE session header that is cut off or cannot be.
     Pppoe = "pppoe", Exit;
-    /// MPLS, not read yet.
+    /// PPP without IP: control protocols, compressed or multilink packets.
+    Ppp = "ppp", Exit;
+    /// MPLS: too many labels, cut off, or something that is not IP behind them.
     Mpls = "mpls", Exit;
-    /// The frame ends inside the IP header.
+    /// The frame, or the packet around it, ends inside the IP header.
     TruncatedIp = "truncated-ip", Exit;
     /// IP version, header length or total length that cannot be.
     MalformedIp = "malformed-ip", Exit;
-    /// More IPv6 extension headers than this version reads, or one cut off.
+    /// More IPv6 extension headers than the parser reads, or one cut off.
     ExtensionHeaders = "extension-headers", Exit;
-    /// A tunnel inside IP, not read yet: whose packet it is cannot be known.
+    /// A tunnel of a kind, or with contents, that the parser cannot read: whose
+    /// packet it is cannot be known.
     Tunnel = "tunnel", Exit;
+    /// The packet ends inside the header of a tunnel.
+    TruncatedTunnel = "truncated-tunnel", Exit;
+    /// A later fragment of a tunnel's packet: what is inside stands in the first.
+    TunnelFragment = "tunnel-fragment", Exit;
+    /// More IP layers, or more headers in all, than the parser reads.
+    TooDeep = "too-deep", Exit;
     /// Matches handed to the ring buffer.
     Delivered = "delivered", Fate;
     /// Matches counted into an earlier event.
@@ -260,33 +444,57 @@ counters! {
     PortUnknown = "port-unknown", Work;
 }
 
-/// What the parser in the kernel saw of one packet, for `matcher parse`.
+/// IP layers that are read, one inside the other.
+pub const MAX_LAYERS: usize = 4;
+
+/// One IP layer of a packet.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
-#[repr(C)]
-pub struct ParseReport {
-    /// Source of the IP layer.
+#[repr(C, align(8))]
+pub struct IpLayer {
+    /// Sender.
     pub source: AddressBytes,
-    /// Destination of the IP layer.
+    /// Receiver.
     pub destination: AddressBytes,
-    /// 0 when the packet was parsed to its end, else the [`Counter`] that
-    /// says why not, plus 1.
-    pub unparsed: u32,
-    /// Fragment offset in bytes.
+    /// Fragment offset in bytes; not 0 for a later fragment.
     pub fragment_offset: u16,
-    /// Source port.
+    /// Port of the sender; 0 without ports.
     pub source_port: u16,
-    /// Destination port.
+    /// Port of the receiver; 0 without ports.
     pub destination_port: u16,
-    /// 4 or 6 where an IP layer was read, else 0.
+    /// 4 or 6.
     pub ip_version: u8,
-    /// Protocol above the IP layer and its extension headers.
+    /// Protocol above the layer and its extension headers.
     pub protocol: u8,
     /// 1 when the ports are there, else 0.
     pub has_ports: u8,
-    /// VLAN tags.
+    /// The [`Tunnel`] that the layer was found in; 0 for the outermost.
+    pub tunnel: u8,
+    /// Zero.
+    pub reserved: [u8; 6],
+}
+
+/// What the parser saw of one packet: what the program decides by, and what
+/// `matcher parse` shows.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C, align(8))]
+pub struct Packet {
+    /// Layers that were read.
+    pub layer_count: u32,
+    /// 0 when the packet was parsed to its end, else the [`Counter`] that says
+    /// why not, plus 1.
+    pub unparsed: u32,
+    /// Ids of the first two VLAN tags in front of everything; 0: none, or a tag
+    /// that carries only a priority (IEEE 802.1Q).
+    pub vlan_ids: [u16; 2],
+    /// VLAN tags there.
     pub vlan_tags: u8,
     /// Zero.
-    pub reserved: [u8; 2],
+    pub reserved: [u8; 3],
+    /// The IP layers, outermost first; what lies behind
+    /// [`Packet::layer_count`] has no meaning.
+    pub layers: [IpLayer; MAX_LAYERS],
 }

@@ -4,6 +4,7 @@
 //!   kernel and agent, under one [`abi::ABI_VERSION`].
 //! - [`parse`]: the packet parser, generic over a [`parse::Frame`], so that
 //!   the very same code runs in the kernel, under a fuzzer and on the host.
+//! - [`table`]: look-ups in the compiled tables, generic likewise.
 //!
 //! Nothing here allocates, and nothing here decides.
 #![no_std]
@@ -13,3 +14,4 @@ extern crate std;
 
 pub mod abi;
 pub mod parse;
+pub mod table;

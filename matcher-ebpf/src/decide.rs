@@ -1,21 +1,15 @@
 //! The decision over one packet: parse, then consent, then match.
 
-use core::ffi::c_void;
-
-use aya_ebpf::{
-    helpers::generated::{bpf_ktime_get_boot_ns, bpf_loop},
-    programs::XdpContext,
-};
-use matcher_common::{
-    abi::{Counter, MAX_RULES, Setting, purposes, role, rule_flags},
-    parse::{self, IpLayer},
-};
+use aya_ebpf::{helpers::generated::bpf_ktime_get_boot_ns, programs::XdpContext};
+use matcher_common::abi::{Counter, Setting, role};
 
 use crate::{
+    collate::{self, Tables},
     emit::{self, Match},
-    frame::XdpFrame,
-    maps::{self, Address},
+    maps, read, subscribers,
 };
+
+use Verdict::{Matched, Unmatched, Unparsed};
 
 /// Set by `matcher replay` when it loads the program: the packet's own time
 /// is the clock then. Never set in a program that is attached.
@@ -29,103 +23,87 @@ pub(crate) enum Verdict {
     Matched,
     /// It passes unmatched, for the reason that the counter names.
     Unmatched(Counter),
+    /// It passes unmatched, because it could not be parsed to its end: the slot
+    /// of the counter that says why.
+    Unparsed(u32),
 }
 
 impl Verdict {
-    /// The exit counter of the verdict.
+    /// Slot of the exit counter of the verdict.
     #[inline(always)]
-    pub(crate) fn counter(self) -> Counter {
+    pub(crate) fn slot(self) -> u32 {
         match self {
-            Self::Matched => Counter::Matched,
-            Self::Unmatched(reason) => reason,
+            Matched => Counter::Matched as u32,
+            Unmatched(reason) => reason as u32,
+            Unparsed(slot) => slot,
         }
-    }
-}
-
-#[inline(always)]
-pub(crate) fn decide(context: &XdpContext) -> Verdict {
-    match compare(context) {
-        Ok(()) => Verdict::Matched,
-        Err(reason) => Verdict::Unmatched(reason),
     }
 }
 
 /// Emits the match, or gives the reason why there is none.
 #[inline(always)]
-fn compare(context: &XdpContext) -> Result<(), Counter> {
+pub(crate) fn decide(context: &XdpContext) -> Verdict {
     if maps::setting(Setting::Stopped) != 0 {
-        return Err(Counter::Stopped);
+        return Unmatched(Counter::Stopped);
     }
     // SAFETY: no arguments; the helper only reads the clock.
     let boot_ns = unsafe { bpf_ktime_get_boot_ns() };
     if boot_ns >= maps::setting(Setting::ConsentDeadline) {
-        return Err(Counter::ConsentExpired);
+        return Unmatched(Counter::ConsentExpired);
     }
     let ifindex = context.ingress_ifindex() as u32;
-    let interface = maps::interface(ifindex).ok_or(Counter::InterfaceUnknown)?;
+    let Some(interface) = maps::interface(ifindex) else {
+        return Unmatched(Counter::InterfaceUnknown);
+    };
 
-    let parsed = parse::parse(&XdpFrame::new(context));
-    if let Some(unparsed) = parsed.unparsed() {
+    let Some(scratch) = maps::scratch() else {
+        // Cannot be: the array has the slot.
+        return Unmatched(Counter::TooDeep);
+    };
+    read::packet(context, &mut scratch.parsing);
+    let unparsed = scratch.parsing.packet.unparsed;
+    if unparsed != 0 {
         // Doubt favours the subscriber: what is inside may be another's.
-        return Err(unparsed.counter());
+        return Unparsed(unparsed - 1);
     }
-    let layer = parsed.ip().ok_or(Counter::NotIp)?;
+    let space = maps::space(scratch.parsing.packet.vlan_ids);
 
     // Consent, before anything is compared with a C&C address (R1).
-    let source = Address {
-        family: layer.family,
-        bytes: &layer.source,
-    };
-    let destination = Address {
-        family: layer.family,
-        bytes: &layer.destination,
-    };
-    let from_subscriber = maps::is_subscriber(source);
+    subscribers::find(scratch, space);
+    let found = &scratch.subscribers;
     match interface.role {
-        role::ACCESS if !from_subscriber => return Err(Counter::ForeignSource),
-        role::CORE if from_subscriber => return Err(Counter::Spoofed),
+        role::ACCESS if found.sources == 0 => return Unmatched(Counter::ForeignSource),
+        role::CORE if found.sources != 0 => return Unmatched(Counter::Spoofed),
         _ => {}
     }
-    let to_subscriber = maps::is_subscriber(destination);
-    if !from_subscriber && !to_subscriber {
-        return Err(Counter::Transit);
+    if found.sources | found.destinations == 0 {
+        return Unmatched(Counter::Transit);
     }
-    if (from_subscriber && !allows_detection(source))
-        || (to_subscriber && !allows_detection(destination))
-    {
-        return Err(Counter::OptedOut);
+    if found.refused != 0 {
+        return Unmatched(Counter::OptedOut);
+    }
+    if found.shared != 0 {
+        return Unmatched(Counter::SharedAddress);
     }
 
-    // The other ends, outbound first. One generation for the whole packet.
     let generation = maps::setting(Setting::Generation);
-    let now_ns = unix_ns(boot_ns);
-    let mut outbound = true;
-    let mut indicator = NONE;
-    if from_subscriber {
-        indicator = find(generation, now_ns, layer, Side::Destination);
-    }
-    if indicator == NONE && to_subscriber {
-        outbound = false;
-        indicator = find(generation, now_ns, layer, Side::Source);
-    }
-    if indicator == NONE {
-        return Err(Counter::NoMatch);
+    let tables = Tables {
+        generation,
+        now_ns: unix_ns(boot_ns),
+    };
+    if !collate::collate(scratch, tables) {
+        return Unmatched(Counter::NoMatch);
     }
     emit::emit(&Match {
-        layer,
-        outbound,
-        indicator,
+        packet: &scratch.parsing.packet,
+        found: &scratch.found,
         boot_ns,
         ifindex,
+        space,
         generation: generation as u32,
         source_validated: interface.source_validated != 0,
     });
-    Ok(())
-}
-
-#[inline(always)]
-fn allows_detection(subscriber: Address<'_>) -> bool {
-    maps::allowed_purposes(subscriber) & purposes::DETECT != 0
+    Matched
 }
 
 /// Unix time in nanoseconds.
@@ -138,104 +116,4 @@ fn unix_ns(boot_ns: u64) -> u64 {
     } else {
         boot_ns.wrapping_add(maps::setting(Setting::WallOffset))
     }
-}
-
-/// Which end of the packet is looked up.
-#[derive(Clone, Copy)]
-enum Side {
-    Source,
-    Destination,
-}
-
-/// The id of no indicator.
-const NONE: u32 = 0;
-
-/// The indicator of the first rule that covers the address and holds for the
-/// packet's protocol, port and time, or [`NONE`].
-#[inline(always)]
-fn find(generation: u64, now_ns: u64, layer: &IpLayer, side: Side) -> u32 {
-    let remote = Address {
-        family: layer.family,
-        bytes: match side {
-            Side::Source => &layer.source,
-            Side::Destination => &layer.destination,
-        },
-    };
-    let Some(span) = maps::rules_for(generation, remote) else {
-        return NONE;
-    };
-    let port = match (layer.ports(), side) {
-        (Some(ports), Side::Source) => u32::from(ports.source),
-        (Some(ports), Side::Destination) => u32::from(ports.destination),
-        (None, _) => NO_PORT,
-    };
-    let mut search = Search {
-        generation,
-        now_ns,
-        first: span.first,
-        indicator: NONE,
-        protocol: u32::from(layer.protocol),
-        port,
-    };
-    let rules = if span.count > MAX_RULES {
-        MAX_RULES
-    } else {
-        span.count
-    };
-    // SAFETY: `try_rule` has the signature that the helper calls, and `search`
-    // outlives the call.
-    unsafe {
-        bpf_loop(
-            rules,
-            try_rule as *mut c_void,
-            (&raw mut search).cast::<c_void>(),
-            0,
-        );
-    }
-    search.indicator
-}
-
-/// A port that no packet carries.
-const NO_PORT: u32 = u32::MAX;
-
-/// The search for a rule that holds.
-struct Search {
-    generation: u64,
-    now_ns: u64,
-    first: u32,
-    /// The result.
-    indicator: u32,
-    protocol: u32,
-    port: u32,
-}
-
-/// Tries one rule; 1 ends the search. A callback of `bpf_loop` (Linux 5.17):
-/// the verifier walks it once, and not once a rule.
-///
-/// # Safety
-///
-/// `search` is the one that [`find`] hands to the helper.
-unsafe extern "C" fn try_rule(index: u32, search: *mut Search) -> i64 {
-    // SAFETY: as promised by the caller; nothing else refers to it meanwhile.
-    let search = unsafe { &mut *search };
-    let Some(rule) = maps::rule(search.generation, search.first.wrapping_add(index)) else {
-        return 1;
-    };
-    if rule.flags & rule_flags::PROTOCOL != 0 && u32::from(rule.protocol) != search.protocol {
-        return 0;
-    }
-    if search.now_ns < rule.valid_from_ns || search.now_ns >= rule.valid_until_ns {
-        return 0;
-    }
-    if rule.flags & rule_flags::PORT != 0 {
-        if search.port == NO_PORT {
-            maps::count(Counter::PortUnknown);
-            return 0;
-        }
-        if u32::from(rule.port) != search.port {
-            return 0;
-        }
-    }
-    search.indicator = rule.indicator;
-    1
 }

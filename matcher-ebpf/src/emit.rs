@@ -2,19 +2,23 @@
 
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use matcher_common::{
-    abi::{Counter, HitEvent, hit_flags},
-    parse::{Family, IpLayer},
+    abi::{AddressBytes, Counter, HitEvent, IpLayer, MAX_LAYERS, Packet, hit_flags},
+    parse::Family,
 };
 
-use crate::maps;
+use crate::{
+    collate::Found,
+    maps,
+    subscribers::{self, Side},
+};
 
 /// A packet between a consenting subscriber and a C&C address.
 pub(crate) struct Match<'a> {
-    pub(crate) layer: &'a IpLayer,
-    pub(crate) outbound: bool,
-    pub(crate) indicator: u32,
+    pub(crate) packet: &'a Packet,
+    pub(crate) found: &'a Found,
     pub(crate) boot_ns: u64,
     pub(crate) ifindex: u32,
+    pub(crate) space: u32,
     pub(crate) generation: u32,
     pub(crate) source_validated: bool,
 }
@@ -29,51 +33,100 @@ pub(crate) fn emit(found: &Match<'_>) {
         maps::count(Counter::Lost);
         return;
     };
-    entry.write(event(found, sequence));
+    // In place: an event is too big for the stack.
+    fill(entry.write(HitEvent::default()), found, sequence);
     entry.submit(0);
     maps::count(Counter::Delivered);
 }
 
 #[inline(always)]
-fn event(found: &Match<'_>, sequence: u64) -> HitEvent {
-    let layer = found.layer;
+fn fill(event: &mut HitEvent, hit: &Match<'_>, sequence: u64) {
+    let found = hit.found;
+    let matching = layer(hit.packet, found.layer);
+    event.sequence = sequence;
+    event.boot_ns = hit.boot_ns;
+    event.indicator = found.indicator;
+    event.ifindex = hit.ifindex;
+    event.generation = hit.generation;
+    event.packets = 1;
+    event.space = hit.space;
+    // SAFETY: no arguments; the helper only tells which CPU this is.
+    event.cpu = unsafe { bpf_get_smp_processor_id() } as u16;
+    event.vlan_ids = hit.packet.vlan_ids;
+    event.protocol = matching.protocol;
+    event.tunnel = matching.tunnel;
     let mut flags = 0;
-    if found.outbound {
+    if found.outbound != 0 {
         flags |= hit_flags::OUTBOUND;
+        event.local = matching.source;
+        event.remote = matching.destination;
+        event.local_port = matching.source_port;
+        event.remote_port = matching.destination_port;
+    } else {
+        event.local = matching.destination;
+        event.remote = matching.source;
+        event.local_port = matching.destination_port;
+        event.remote_port = matching.source_port;
     }
-    if matches!(layer.family, Family::V6) {
+    event.subscriber = event.local;
+    if matching.has_ports != 0 {
+        flags |= hit_flags::PORTS;
+    }
+    if is_ipv6(matching) {
         flags |= hit_flags::IPV6;
     }
-    if found.source_validated {
+    if hit.source_validated {
         flags |= hit_flags::SOURCE_VALIDATED;
     }
-    let (mut source_port, mut destination_port) = (0, 0);
-    if let Some(ports) = layer.ports() {
-        flags |= hit_flags::PORTS;
-        source_port = ports.source;
-        destination_port = ports.destination;
+    if found.nat64 != 0 {
+        flags |= hit_flags::NAT64;
+        let side = if found.outbound != 0 {
+            Side::Destination
+        } else {
+            Side::Source
+        };
+        let mut carried = AddressBytes::default();
+        subscribers::end(matching, side, &mut carried);
+        event.nat64 = carried.v4();
     }
-    let mut event = HitEvent {
-        sequence,
-        boot_ns: found.boot_ns,
-        subscriber: layer.source,
-        remote: layer.destination,
-        indicator: found.indicator,
-        ifindex: found.ifindex,
-        generation: found.generation,
-        packets: 1,
-        subscriber_port: source_port,
-        remote_port: destination_port,
-        protocol: layer.protocol,
-        flags,
-        // SAFETY: no arguments; the helper only tells which CPU this is.
-        cpu: unsafe { bpf_get_smp_processor_id() } as u16,
-    };
-    if !found.outbound {
-        event.subscriber = layer.destination;
-        event.remote = layer.source;
-        event.subscriber_port = destination_port;
-        event.remote_port = source_port;
+    if found.layer > 0 {
+        let known_by_outer = found.subscriber_layer != found.layer;
+        let outer = layer(
+            hit.packet,
+            if known_by_outer {
+                found.subscriber_layer
+            } else {
+                found.layer - 1
+            },
+        );
+        event.outer_source = outer.source;
+        event.outer_destination = outer.destination;
+        flags |= hit_flags::OUTER;
+        if is_ipv6(outer) {
+            flags |= hit_flags::OUTER_IPV6;
+        }
+        if known_by_outer {
+            flags |= hit_flags::SUBSCRIBER_OUTER;
+            event.subscriber = if found.outbound != 0 {
+                outer.source
+            } else {
+                outer.destination
+            };
+        }
     }
-    event
+    event.flags = flags;
+}
+
+#[expect(
+    clippy::indexing_slicing,
+    reason = "masked to the number of layers, a power of two"
+)]
+#[inline(always)]
+fn layer(packet: &Packet, index: u32) -> &IpLayer {
+    &packet.layers[index as usize & (MAX_LAYERS - 1)]
+}
+
+#[inline(always)]
+fn is_ipv6(layer: &IpLayer) -> bool {
+    layer.family() == Family::V6
 }

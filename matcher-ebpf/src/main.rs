@@ -6,20 +6,27 @@
 //!
 //! - [`frame`]: the only place where packet bytes are touched.
 //! - [`maps`]: the tables, and typed access to them.
-//! - [`decide`]: the decision.
+//! - [`read`]: the parser, header by header.
+//! - [`subscribers`]: whose packet it is, and what they allow.
+//! - [`collate`]: the look-up of the other ends.
+//! - [`decide`]: the decision, in order.
 //! - [`emit`]: a match becomes an event.
 #![no_std]
+#![feature(asm_experimental_arch)]
 #![no_main]
 
+mod collate;
 mod decide;
 mod emit;
 mod frame;
 mod maps;
+mod read;
+mod subscribers;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-use matcher_common::{abi::ABI_VERSION, parse};
+use matcher_common::abi::ABI_VERSION;
 
-use crate::{decide::Verdict, frame::XdpFrame};
+use crate::decide::Verdict;
 
 /// Read by the agent from the object file before it loads anything.
 #[unsafe(no_mangle)]
@@ -36,9 +43,9 @@ fn matcher(context: XdpContext) -> u32 {
         &context,
         "interface {}: exit {}",
         context.ingress_ifindex(),
-        verdict.counter() as u32
+        verdict.slot()
     );
-    maps::count(verdict.counter());
+    maps::count_slot(verdict.slot());
     action(verdict)
 }
 
@@ -47,14 +54,16 @@ fn matcher(context: XdpContext) -> u32 {
 #[inline(always)]
 fn action(verdict: Verdict) -> u32 {
     match verdict {
-        Verdict::Matched | Verdict::Unmatched(_) => xdp_action::XDP_PASS,
+        Verdict::Matched | Verdict::Unmatched(_) | Verdict::Unparsed(_) => xdp_action::XDP_PASS,
     }
 }
 
 /// Tells what the parser sees of one packet.
 #[xdp(frags)]
 fn parse(context: XdpContext) -> u32 {
-    maps::report(parse::parse(&XdpFrame::new(&context)).report());
+    if let Some(report) = maps::report() {
+        read::packet(&context, report);
+    }
     xdp_action::XDP_PASS
 }
 

@@ -2,21 +2,27 @@
 //! loads the program; tries and hashes take memory for what they hold only.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
     maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use matcher_common::{
     abi::{
-        AddressBytes, Counter, InterfaceSettings, ParseReport, Rule, RuleSpan, SETTINGS, Setting,
+        AddressBytes, ConsentEntry, Counter, InterfaceSettings, Nat64Bytes, PortRange, Rule,
+        RuleSpan, SETTINGS, Setting,
     },
-    parse::Family,
+    parse::{Family, Parsing},
 };
+
+use crate::{collate::Found, subscribers::Subscribers};
 
 const ENTRIES: u32 = 1 << 20;
 
 type Trie4<V> = LpmTrie<[u8; 4], V>;
-type Trie6<V> = LpmTrie<AddressBytes, V>;
+type Trie6<V> = LpmTrie<[u8; 16], V>;
+/// Tries of subscribers: the number of a subscriber space comes first, whole.
+type SpaceTrie4<V> = LpmTrie<[u8; 8], V>;
+type SpaceTrie6<V> = LpmTrie<[u8; 20], V>;
 
 #[map]
 static SETTING_VALUES: Array<u64> = Array::with_max_entries(SETTINGS, 0);
@@ -25,14 +31,25 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.l
 #[map]
 static INTERFACES: HashMap<u32, InterfaceSettings> = HashMap::with_max_entries(256, 0);
 
+/// The subscriber space of a VLAN: by the ids of the outer and the inner tag,
+/// the outer one in the upper half; inner 0 stands for any.
 #[map]
-static SUBSCRIBERS_V4: Trie4<u32> = LpmTrie::with_max_entries(ENTRIES, 0);
+static VLAN_SPACES: HashMap<u32, u32> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 #[map]
-static SUBSCRIBERS_V6: Trie6<u32> = LpmTrie::with_max_entries(ENTRIES, 0);
+static SUBSCRIBERS_V4: SpaceTrie4<u32> = LpmTrie::with_max_entries(ENTRIES, 0);
 #[map]
-static CONSENT_V4: Trie4<u32> = LpmTrie::with_max_entries(ENTRIES, 0);
+static SUBSCRIBERS_V6: SpaceTrie6<u32> = LpmTrie::with_max_entries(ENTRIES, 0);
 #[map]
-static CONSENT_V6: Trie6<u32> = LpmTrie::with_max_entries(ENTRIES, 0);
+static CONSENT_V4: SpaceTrie4<ConsentEntry> = LpmTrie::with_max_entries(ENTRIES, 0);
+#[map]
+static CONSENT_V6: SpaceTrie6<ConsentEntry> = LpmTrie::with_max_entries(ENTRIES, 0);
+/// The ranges of all entries. The agent maps it into its memory: it writes
+/// millions of them.
+#[map]
+static PORT_RANGES: Array<PortRange> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// NAT64 prefixes, RFC 6052.
+#[map]
+static NAT64: Trie6<Nat64Bytes> = LpmTrie::with_max_entries(64, 0);
 
 // The C&C tables twice: one half in use, the other to build the next
 // generation in (design decision 6).
@@ -54,8 +71,24 @@ static RULES_ODD: HashMap<u32, Rule> = HashMap::with_max_entries(ENTRIES, BPF_F_
 pub(crate) static HITS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
 #[map]
 static SEQUENCE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+/// What the `parse` program saw of the last packet.
 #[map]
-static PARSE_REPORT: Array<ParseReport> = Array::with_max_entries(1, 0);
+static PARSE_REPORT: Array<Parsing> = Array::with_max_entries(1, 0);
+/// The packet under way on each CPU.
+#[map]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// What is known so far of the packet under way. In a map, because it is too
+/// big for the stack, and because the verifier forgets what it holds: so paths
+/// through the program become one again where they meet.
+#[repr(C)]
+pub(crate) struct Scratch {
+    pub(crate) parsing: Parsing,
+    pub(crate) subscribers: Subscribers,
+    pub(crate) found: Found,
+    /// An IPv4 address that an IPv6 address carries.
+    pub(crate) carried: AddressBytes,
+}
 
 /// One address of a packet.
 #[derive(Clone, Copy)]
@@ -67,39 +100,89 @@ pub(crate) struct Address<'a> {
 impl Address<'_> {
     #[inline(always)]
     fn key4(&self) -> Key<[u8; 4]> {
-        let [a, b, c, d, ..] = *self.bytes;
-        Key::new(32, [a, b, c, d])
+        Key::new(32, self.bytes.v4())
     }
 
     #[inline(always)]
-    fn key6(&self) -> Key<AddressBytes> {
-        Key::new(128, *self.bytes)
+    fn key6(&self) -> Key<[u8; 16]> {
+        Key::new(128, self.bytes.octets())
+    }
+
+    #[inline(always)]
+    fn space_key4(&self, space: u32) -> Key<[u8; 8]> {
+        let mut key = [0; 8];
+        key[..4].copy_from_slice(&space.to_ne_bytes());
+        key[4..].copy_from_slice(&self.bytes.v4());
+        Key::new(64, key)
+    }
+
+    #[inline(always)]
+    fn space_key6(&self, space: u32) -> Key<[u8; 20]> {
+        let mut key = [0; 20];
+        key[..4].copy_from_slice(&space.to_ne_bytes());
+        key[4..].copy_from_slice(&self.bytes.octets());
+        Key::new(160, key)
+    }
+}
+
+/// This CPU's place to take a packet apart.
+#[inline(always)]
+pub(crate) fn scratch() -> Option<&'static mut Scratch> {
+    // SAFETY: this CPU's own slot; XDP programs do not preempt each other on
+    // one CPU, and each asks for it once. Any bytes are a valid value.
+    unsafe { SCRATCH.get_ptr_mut(0)?.as_mut() }
+}
+
+/// The subscriber space of a packet with these VLAN ids.
+#[inline(always)]
+pub(crate) fn space(vlan_ids: [u16; 2]) -> u32 {
+    if setting(Setting::VlanSpaces) == 0 || vlan_ids == [0; 2] {
+        return 0;
+    }
+    let [outer, inner] = vlan_ids.map(u32::from);
+    // SAFETY: values of 4 bytes that the agent replaces whole.
+    unsafe {
+        match VLAN_SPACES.get(outer << 16 | inner) {
+            Some(space) => *space,
+            None => VLAN_SPACES.get(outer << 16).copied().unwrap_or(0),
+        }
     }
 }
 
 /// Whether the address lies in the subscriber space.
 #[inline(always)]
-pub(crate) fn is_subscriber(address: Address<'_>) -> bool {
-    let space = match address.family {
-        Family::V4 => SUBSCRIBERS_V4.get(address.key4()),
-        Family::V6 => SUBSCRIBERS_V6.get(address.key6()),
+pub(crate) fn is_subscriber(space: u32, address: Address<'_>) -> bool {
+    let found = match address.family {
+        Family::V4 => SUBSCRIBERS_V4.get(address.space_key4(space)),
+        Family::V6 => SUBSCRIBERS_V6.get(address.space_key6(space)),
     };
     // The value is read, not only its presence: the compiler would else merge
     // two such tests by "or" on the pointers, which the verifier refuses.
-    space.is_some_and(|space| *space != 0)
+    found.is_some_and(|found| *found != 0)
 }
 
-/// The purposes that the subscriber at this address allows.
+/// What the subscribers at this address allow, if that is other than usual.
 #[inline(always)]
-pub(crate) fn allowed_purposes(address: Address<'_>) -> u32 {
-    let entry = match address.family {
-        Family::V4 => CONSENT_V4.get(address.key4()),
-        Family::V6 => CONSENT_V6.get(address.key6()),
-    };
-    match entry {
-        Some(purposes) => *purposes,
-        None => setting(Setting::DefaultPurposes) as u32,
+pub(crate) fn consent(space: u32, address: Address<'_>) -> Option<ConsentEntry> {
+    match address.family {
+        Family::V4 => CONSENT_V4.get(address.space_key4(space)).copied(),
+        Family::V6 => CONSENT_V6.get(address.space_key6(space)).copied(),
     }
+}
+
+/// One range of ports of a consent entry.
+#[inline(always)]
+pub(crate) fn port_range(index: u32) -> Option<PortRange> {
+    PORT_RANGES.get(index).copied()
+}
+
+/// Where the IPv6 address carries an IPv4 address, if it is of a NAT64 prefix.
+#[inline(always)]
+pub(crate) fn nat64(address: &AddressBytes) -> Option<Nat64Bytes> {
+    if setting(Setting::Nat64) == 0 {
+        return None;
+    }
+    NAT64.get(Key::new(128, address.octets())).copied()
 }
 
 /// The rules of every C&C entry that covers the address.
@@ -167,7 +250,13 @@ pub(crate) fn setting(setting: Setting) -> u64 {
 /// Adds one to a counter of this CPU.
 #[inline(always)]
 pub(crate) fn count(counter: Counter) {
-    if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
+    count_slot(counter as u32);
+}
+
+/// Adds one to the counter of this CPU in that slot.
+#[inline(always)]
+pub(crate) fn count_slot(slot: u32) {
+    if let Some(value) = COUNTERS.get_ptr_mut(slot) {
         // SAFETY: this CPU's own slot; XDP programs do not preempt each other
         // on one CPU.
         unsafe { *value = (*value).wrapping_add(1) };
@@ -190,9 +279,10 @@ pub(crate) fn next_sequence() -> u64 {
     }
 }
 
-/// Hands a parse report to the agent.
+/// Where the `parse` program tells what it saw.
 #[inline(always)]
-pub(crate) fn report(report: ParseReport) {
-    // Cannot fail: the array has the slot.
-    let _ = PARSE_REPORT.set(0, report, 0);
+pub(crate) fn report() -> Option<&'static mut Parsing> {
+    // SAFETY: one packet at a time is handed to the `parse` program, by a test
+    // run that waits for it. Any bytes are a valid value.
+    unsafe { PARSE_REPORT.get_ptr_mut(0)?.as_mut() }
 }

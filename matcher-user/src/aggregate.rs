@@ -29,19 +29,15 @@
 mod contact;
 mod finding;
 mod flow;
-mod prefixes;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    net::IpAddr,
     time::Duration,
 };
 
-use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::prefixes::Prefixes;
 use self::{
     contact::{Contact, ForgottenInbound, oldest},
     finding::finding,
@@ -52,7 +48,7 @@ pub use self::{
     flow::PAIRING_WINDOW,
 };
 use crate::{
-    hit::{Direction, Hit},
+    hit::{Direction, Hit, SubscriberAddress},
     indicator::Quality,
 };
 
@@ -166,12 +162,12 @@ impl Size {
 #[derive(Debug)]
 pub struct Aggregator {
     policy: Policy,
-    endpoints: BTreeMap<IpAddr, Watched>,
+    endpoints: BTreeMap<SubscriberAddress, Watched>,
     size: Size,
     /// Addresses in the order of their first hit; some have spoken first by
     /// now, and are let go when their turn comes.
-    unproven: VecDeque<IpAddr>,
-    changed: BTreeSet<IpAddr>,
+    unproven: VecDeque<SubscriberAddress>,
+    changed: BTreeSet<SubscriberAddress>,
     forgotten_inbound: ForgottenInbound,
     beyond: Beyond,
 }
@@ -219,7 +215,7 @@ impl Aggregator {
             time: hit.time,
             record,
         };
-        let address = hit.subscriber.ip;
+        let address = hit.subscriber_address();
         if !self.endpoints.contains_key(&address) && !self.admit(address) {
             self.beyond.endpoints += 1;
             self.note_forgotten(hit);
@@ -273,7 +269,7 @@ impl Aggregator {
     }
 
     /// Makes room for an address that was not watched so far.
-    fn admit(&mut self, address: IpAddr) -> bool {
+    fn admit(&mut self, address: SubscriberAddress) -> bool {
         while self.unproven.len() >= MAX_UNPROVEN {
             let Some(oldest) = self.unproven.pop_front() else {
                 break;
@@ -299,27 +295,22 @@ impl Aggregator {
         }
     }
 
-    fn remove(&mut self, address: IpAddr) {
+    fn remove(&mut self, address: SubscriberAddress) {
         if let Some(watched) = self.endpoints.remove(&address) {
             self.size.replace(watched.size(), Size::default());
         }
         self.changed.remove(&address);
     }
 
-    /// Forgets all that involves an address in one of `prefixes`, at either
-    /// end (R2). Returns how many subscriber addresses that concerned.
-    pub fn forget(&mut self, prefixes: &[IpNet]) -> usize {
-        let prefixes = Prefixes::new(prefixes);
+    /// Forgets all that was seen of these addresses, so that what may still be
+    /// known of them can be observed anew (R2). Returns how many were watched.
+    pub fn forget(&mut self, addresses: &BTreeSet<SubscriberAddress>) -> usize {
         self.retain(|address, watched| {
-            if prefixes.contains(address) {
+            let forgotten = addresses.contains(&address);
+            if forgotten {
                 watched.contacts.clear();
-                return true;
             }
-            let before = watched.contacts.len();
-            watched
-                .contacts
-                .retain(|remote, _| !prefixes.contains(remote.ip));
-            watched.contacts.len() < before
+            forgotten
         })
     }
 
@@ -339,7 +330,7 @@ impl Aggregator {
 
     /// Lets `change` at every address, drops those left empty, and counts for
     /// how many `change` said yes.
-    fn retain(&mut self, mut change: impl FnMut(IpAddr, &mut Watched) -> bool) -> usize {
+    fn retain(&mut self, mut change: impl FnMut(SubscriberAddress, &mut Watched) -> bool) -> usize {
         let mut counted = 0;
         let mut size = Size::default();
         self.endpoints.retain(|address, watched| {

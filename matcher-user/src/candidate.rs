@@ -166,7 +166,8 @@ impl Serialize for Candidate {
             subscriber: None,
             resolution: &self.resolution,
             endpoint: EndpointPart {
-                address: finding.address,
+                address: finding.address.ip,
+                space: finding.address.space,
                 ports: &finding.ports,
                 more_ports: finding.more_ports,
             },
@@ -217,8 +218,18 @@ struct Line<'a> {
 #[derive(Serialize)]
 struct EndpointPart<'a> {
     address: IpAddr,
+    #[serde(skip_serializing_if = "is_default_space")]
+    space: u32,
     ports: &'a [u16],
     more_ports: bool,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference"
+)]
+fn is_default_space(space: &u32) -> bool {
+    *space == 0
 }
 
 #[derive(Serialize)]
@@ -344,12 +355,15 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::protocol::Protocol;
+    use crate::{hit::SubscriberAddress, protocol::Protocol};
 
     fn candidate() -> Candidate {
         let time = |text: &str| text.parse::<Timestamp>().unwrap();
         let finding = Finding {
-            address: "203.0.113.7".parse().unwrap(),
+            address: SubscriberAddress {
+                space: 0,
+                ip: "203.0.113.7".parse().unwrap(),
+            },
             ports: vec![50_000, 51_413],
             more_ports: false,
             indicators: vec![Arc::new(IndicatorSummary {
@@ -422,7 +436,7 @@ mod tests {
              198.51.100.23:443/tcp [feodo], two-way, ground consent"
         );
         let mut many = candidate();
-        many.finding.address = "2001:db8::7".parse().unwrap();
+        many.finding.address.ip = "2001:db8::7".parse().unwrap();
         many.finding.remotes = (1..=5)
             .map(|host| Remote {
                 ip: format!("2001:db8:c2::{host}").parse().unwrap(),

@@ -6,11 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use matcher_common::abi::{AddressBytes, HitEvent, hit_flags};
+use matcher_common::abi::{AddressBytes, HitEvent, Tunnel, hit_flags};
 
 use crate::{
     clock::WallOffset,
-    hit::{Direction, Endpoint, Hit, IndicatorSummary},
+    hit::{Direction, Encapsulation, Endpoint, Hit, IndicatorSummary},
     indicator::{IndicatorId, Qualifier},
     indicators::{Catalog, summary},
     protocol::Protocol,
@@ -61,11 +61,12 @@ impl Names {
 /// The hit without what only an attached program knows: no interface, and the
 /// time is the epoch.
 pub fn bare_hit(event: &HitEvent, indicator: Arc<IndicatorSummary>) -> Hit {
-    let has = |flag: u8| event.flags & flag != 0;
-    let endpoint = |address: &AddressBytes, port: u16| Endpoint {
-        ip: address_of(address, has(hit_flags::IPV6)),
-        port: has(hit_flags::PORTS).then_some(port),
-    };
+    let has = |flag: u16| event.flags & flag != 0;
+    let ipv6 = has(hit_flags::IPV6);
+    let outer_ipv6 = has(hit_flags::OUTER_IPV6);
+    let port = |port: u16| has(hit_flags::PORTS).then_some(port);
+    let known_by_outer = has(hit_flags::SUBSCRIBER_OUTER);
+    let subscriber_ipv6 = if known_by_outer { outer_ipv6 } else { ipv6 };
     Hit {
         time: jiff::Timestamp::UNIX_EPOCH,
         interface: None,
@@ -75,8 +76,23 @@ pub fn bare_hit(event: &HitEvent, indicator: Arc<IndicatorSummary>) -> Hit {
             Direction::Inbound
         },
         protocol: Protocol(event.protocol),
-        subscriber: endpoint(&event.subscriber, event.subscriber_port),
-        remote: endpoint(&event.remote, event.remote_port),
+        subscriber: Endpoint {
+            ip: address_of(&event.subscriber, subscriber_ipv6),
+            port: port(event.local_port),
+        },
+        local_ip: address_of(&event.local, ipv6),
+        remote: Endpoint {
+            ip: address_of(&event.remote, ipv6),
+            port: port(event.remote_port),
+        },
+        nat64: has(hit_flags::NAT64).then(|| event.nat64.into()),
+        encapsulation: Tunnel::from_number(event.tunnel).map(|tunnel| Encapsulation {
+            tunnel,
+            outer_source: address_of(&event.outer_source, outer_ipv6),
+            outer_destination: address_of(&event.outer_destination, outer_ipv6),
+        }),
+        space: event.space,
+        vlan_ids: event.vlan_ids,
         indicator,
         packets: event.packets,
         sequence: event.sequence,
@@ -87,10 +103,9 @@ pub fn bare_hit(event: &HitEvent, indicator: Arc<IndicatorSummary>) -> Hit {
 /// An address of the ABI.
 pub fn address_of(bytes: &AddressBytes, ipv6: bool) -> IpAddr {
     if ipv6 {
-        IpAddr::V6(Ipv6Addr::from(*bytes))
+        IpAddr::V6(Ipv6Addr::from(bytes.octets()))
     } else {
-        let [a, b, c, d, ..] = *bytes;
-        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+        IpAddr::V4(Ipv4Addr::from(bytes.v4()))
     }
 }
 
@@ -119,14 +134,15 @@ mod tests {
             indicator: 12,
             ifindex: 3,
             packets: 1,
-            subscriber_port: 51413,
+            local_port: 51413,
             remote_port: 443,
             protocol: 6,
             flags: hit_flags::OUTBOUND | hit_flags::PORTS | hit_flags::SOURCE_VALIDATED,
             ..HitEvent::default()
         };
-        event.subscriber[..4].copy_from_slice(&[203, 0, 113, 7]);
-        event.remote[..4].copy_from_slice(&[198, 51, 100, 23]);
+        event.subscriber = AddressBytes::from_v4([203, 0, 113, 7]);
+        event.local = event.subscriber;
+        event.remote = AddressBytes::from_v4([198, 51, 100, 23]);
         event
     }
 

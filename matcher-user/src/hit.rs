@@ -2,9 +2,14 @@
 //! the ring buffer works on. Addresses, ports, protocol, time, and nothing
 //! else of the traffic (R3).
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
+use matcher_common::abi::Tunnel;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
@@ -29,6 +34,37 @@ pub struct Endpoint {
     pub ip: IpAddr,
     /// `None` for protocols without ports and for later fragments.
     pub port: Option<u16>,
+}
+
+/// An address as one network gives it out.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriberAddress {
+    /// Subscriber space; 0 unless the VLAN has one of its own. The same private
+    /// address in two spaces is two subscribers'.
+    pub space: u32,
+    /// The address.
+    pub ip: IpAddr,
+}
+
+impl fmt::Display for SubscriberAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.space {
+            0 => write!(f, "{}", self.ip),
+            space => write!(f, "{} in space {space}", self.ip),
+        }
+    }
+}
+
+/// Where a matching layer lay inside another one.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Encapsulation {
+    /// What carried it.
+    pub tunnel: Tunnel,
+    /// Sender of the layer around it: the one by which the subscriber is known,
+    /// if that is not the matching layer itself, else the nearest.
+    pub outer_source: IpAddr,
+    /// Receiver of that layer.
+    pub outer_destination: IpAddr,
 }
 
 /// What a hit says about the indicator that matched; shared by all hits of it.
@@ -62,10 +98,23 @@ pub struct Hit {
     pub direction: Direction,
     /// Transport protocol.
     pub protocol: Protocol,
-    /// The subscriber's end.
+    /// The subscriber's end. The address may be that of an outer layer, if only
+    /// that lies in the subscriber space (DS-Lite, RFC 6333); the port is
+    /// always that of the packet that matched.
     pub subscriber: Endpoint,
+    /// The subscriber's end as the matching packet itself names it.
+    pub local_ip: IpAddr,
     /// The other end, which the indicator covers.
     pub remote: Endpoint,
+    /// The IPv4 address that the other end carries, if it was looked up as such
+    /// (NAT64, RFC 6052).
+    pub nat64: Option<Ipv4Addr>,
+    /// The tunnel that the matching layer lay in.
+    pub encapsulation: Option<Encapsulation>,
+    /// Subscriber space; 0 unless the VLAN has one of its own.
+    pub space: u32,
+    /// VLAN ids in front of the packet, outermost first, 0 where there is none.
+    pub vlan_ids: [u16; 2],
     /// What matched.
     pub indicator: Arc<IndicatorSummary>,
     /// Packets this record stands for (more than 1 once the kernel folds).
@@ -76,6 +125,44 @@ pub struct Hit {
     /// The interface is one where a subscriber's address cannot be forged
     /// (design decision 8).
     pub source_validated: bool,
+}
+
+impl Hit {
+    /// The address that the subscriber is known by.
+    pub fn subscriber_address(&self) -> SubscriberAddress {
+        SubscriberAddress {
+            space: self.space,
+            ip: self.subscriber.ip,
+        }
+    }
+
+    /// The subscriber is known by its own address and, behind a shared one, by
+    /// the port: not so when only an outer address is the subscriber's.
+    pub fn known_by_port(&self) -> bool {
+        self.subscriber.ip == self.local_ip
+    }
+
+    /// The VLAN ids that are there, outermost first.
+    pub fn vlans(&self) -> &[u16] {
+        match self.vlan_ids {
+            [0, 0] => &[],
+            [_, 0] => self.vlan_ids.split_at(1).0,
+            _ => &self.vlan_ids,
+        }
+    }
+
+    /// Every address in the hit, with the port that stands beside it: whoever
+    /// of them is a subscriber has a say in whether it may be kept (R1).
+    pub fn ends(&self) -> impl Iterator<Item = Endpoint> {
+        let local = Endpoint {
+            ip: self.local_ip,
+            port: self.subscriber.port,
+        };
+        let outer = self.encapsulation.into_iter().flat_map(|around| {
+            [around.outer_source, around.outer_destination].map(|ip| Endpoint { ip, port: None })
+        });
+        [local, self.remote].into_iter().chain(outer)
+    }
 }
 
 impl Serialize for Hit {
@@ -93,7 +180,19 @@ impl Serialize for Hit {
             remote_ip: IpAddr,
             remote_port: Option<u16>,
             indicator: &'a IndicatorSummary,
-            tunnel: Option<&'a str>,
+            tunnel: Option<&'static str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            outer_source_ip: Option<IpAddr>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            outer_destination_ip: Option<IpAddr>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            local_ip: Option<IpAddr>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            nat64_ip: Option<Ipv4Addr>,
+            #[serde(skip_serializing_if = "<[u16]>::is_empty")]
+            vlans: &'a [u16],
+            #[serde(skip_serializing_if = "is_zero")]
+            space: u32,
             packets: u32,
             sequence: u64,
         }
@@ -107,12 +206,26 @@ impl Serialize for Hit {
             remote_ip: self.remote.ip,
             remote_port: self.remote.port,
             indicator: &self.indicator,
-            tunnel: None,
+            tunnel: self.encapsulation.map(|around| around.tunnel.name()),
+            outer_source_ip: self.encapsulation.map(|around| around.outer_source),
+            outer_destination_ip: self.encapsulation.map(|around| around.outer_destination),
+            local_ip: (self.local_ip != self.subscriber.ip).then_some(self.local_ip),
+            nat64_ip: self.nat64,
+            vlans: self.vlans(),
+            space: self.space,
             packets: self.packets,
             sequence: self.sequence,
         }
         .serialize(serializer)
     }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference"
+)]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// One line for a person, from the JSON line of the contract.
@@ -157,8 +270,16 @@ pub fn line_text(line: &serde_json::Value) -> String {
         })
         .unwrap_or_default();
     let malware = of_indicator("malware").map_or_else(String::new, |name| format!(" {name}"));
+    let tunnel = match line.get("tunnel").and_then(|tunnel| tunnel.as_str()) {
+        Some(tunnel) => format!(
+            "  in {tunnel} {} -> {}",
+            text("outer_source_ip"),
+            text("outer_destination_ip")
+        ),
+        None => String::new(),
+    };
     let line = format!(
-        "{} {} {protocol} {} {arrow} {}  [{feeds}: {}{malware}]",
+        "{} {} {protocol} {} {arrow} {}{tunnel}  [{feeds}: {}{malware}]",
         text("time"),
         text("interface"),
         endpoint("subscriber"),

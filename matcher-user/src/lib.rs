@@ -4,7 +4,7 @@
 //!
 //! - what is spoken of: [`protocol`], [`indicator`], [`hit`];
 //! - feeds to indicators: [`feeds`], [`indicators`], [`verdicts`];
-//! - whose traffic may be looked at: [`consent`], [`subscribers`];
+//! - whose traffic may be looked at: [`consent`], [`subscribers`], [`nat64`];
 //! - [`config`], [`canary`];
 //! - lists to what the kernel looks up: [`tables`];
 //! - the border to the kernel, the only module that names `aya`: [`kernel`];
@@ -33,6 +33,7 @@ pub mod indicator;
 pub mod indicators;
 pub mod instance;
 pub mod kernel;
+pub mod nat64;
 pub mod protocol;
 pub mod replay;
 pub mod sinks;

@@ -21,7 +21,6 @@ use std::{
     fmt,
     fs::{self, DirBuilder, OpenOptions, Permissions},
     io,
-    net::IpAddr,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::Path,
     time::Duration,
@@ -204,7 +203,8 @@ impl Store {
             .prepare_cached(
                 "SELECT cursor, time, interface, direction, protocol, subscriber_ip,
                      subscriber_port, remote_ip, remote_port, packets, sequence,
-                     source_validated, indicator
+                     source_validated, indicator, local_ip, tunnel, outer_source_ip,
+                     outer_destination_ip, nat64_ip, space, vlan_ids
                  FROM hits WHERE cursor > ?1 ORDER BY cursor LIMIT ?2",
             )
             .map_err(failed)?;
@@ -218,27 +218,6 @@ impl Store {
             hits.push(self.hit(row, &mut shared)?);
         }
         Ok(hits)
-    }
-
-    /// The subscriber addresses of the stored hits, each once.
-    ///
-    /// # Errors
-    /// When the file cannot be read or is damaged.
-    pub fn subscribers(&self) -> Result<Vec<IpAddr>, StoreError> {
-        let failed = self.path.failed("read");
-        let mut select = self
-            .db
-            .prepare_cached("SELECT DISTINCT subscriber_ip FROM hits")
-            .map_err(failed)?;
-        let rows = select
-            .query_map([], |row| {
-                let blob: Vec<u8> = row.get(0)?;
-                Ok(address::from_blob(&blob))
-            })
-            .map_err(failed)?;
-        rows.filter_map(Result::transpose)
-            .collect::<rusqlite::Result<_>>()
-            .map_err(failed)
     }
 
     /// The cursor of the last hit that was ever stored, deleted or not; 0

@@ -11,6 +11,12 @@ use std::{
 
 use ipnet::IpNet;
 
+mod spaces;
+
+pub use self::spaces::{
+    MAX_VLANS, NoVlan, SpaceSource, SubscriberSpaces, VlanError, VlanRange, vlan_spaces,
+};
+
 use crate::consent::prefix::{first, last, number, read_prefix, shortened};
 
 /// The prefixes of the subscribers, both families.
@@ -50,7 +56,8 @@ pub enum SubscriberError {
     /// remote ends, so nothing of it is used.
     #[error("{}", Lines(.0))]
     Lines(Vec<PrefixProblem>),
-    /// An item of a list on the command line is no prefix.
+    /// An item of a list on the command line is no prefix, or the spaces do not
+    /// go together.
     #[error("{0}")]
     Item(String),
 }

@@ -17,7 +17,11 @@
 //! as deep as a test wants, which makes tunnels too. To break a frame, build it
 //! and change its bytes.
 
+mod tunnel;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use self::tunnel::Carrier;
 
 /// A packet being written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,6 +74,19 @@ enum Header {
         source: u16,
         destination: u16,
     },
+    /// UDP-Lite: the checksum covers everything.
+    UdpLite {
+        source: u16,
+        destination: u16,
+    },
+    /// A DCCP request.
+    Dccp {
+        source: u16,
+        destination: u16,
+    },
+    /// An authentication header of 24 bytes.
+    Authentication,
+    Carrier(Carrier),
     /// Nothing on the wire: the header before it carries this EtherType or
     /// protocol.
     Announced(u16),
@@ -101,6 +118,8 @@ pub mod tcp_flags {
 const SOURCE_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 const DESTINATION_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
 const HOP_LIMIT: u8 = 64;
+/// Source port of tunnels over UDP.
+const TUNNEL_CLIENT: u16 = 54321;
 
 impl Frame {
     /// Starts with an Ethernet header with locally administered addresses.
@@ -268,6 +287,132 @@ impl Frame {
         })
     }
 
+    /// A UDP-Lite header. Its checksum is left 0.
+    pub fn udp_lite(self, source: u16, destination: u16) -> Self {
+        self.with(Header::UdpLite {
+            source,
+            destination,
+        })
+    }
+
+    /// A DCCP header of a request. Its checksum is left 0.
+    pub fn dccp(self, source: u16, destination: u16) -> Self {
+        self.with(Header::Dccp {
+            source,
+            destination,
+        })
+    }
+
+    /// An authentication header of 24 bytes.
+    pub fn authentication(self) -> Self {
+        self.with(Header::Authentication)
+    }
+
+    /// Another Ethernet header, inside a tunnel.
+    pub fn inner_ethernet(self) -> Self {
+        self.with(Header::Ethernet)
+    }
+
+    /// PPPoE session stage and PPP.
+    pub fn pppoe(self) -> Self {
+        self.with(Header::Carrier(Carrier::Pppoe { session: 7 }))
+            .ppp()
+    }
+
+    /// PPPoE session stage and PPP with its protocol field in one byte.
+    pub fn pppoe_compressed(self) -> Self {
+        self.with(Header::Carrier(Carrier::Pppoe { session: 7 }))
+            .with(Header::Carrier(Carrier::Ppp {
+                address_and_control: false,
+                compressed: true,
+            }))
+    }
+
+    /// PPP as short as it may be.
+    pub fn ppp(self) -> Self {
+        self.with(Header::Carrier(Carrier::Ppp {
+            address_and_control: false,
+            compressed: false,
+        }))
+    }
+
+    /// PPP with address and control field.
+    pub fn ppp_framed(self) -> Self {
+        self.with(Header::Carrier(Carrier::Ppp {
+            address_and_control: true,
+            compressed: false,
+        }))
+    }
+
+    /// An MPLS label; the last one if no other follows.
+    pub fn mpls(self, label: u32) -> Self {
+        self.with(Header::Carrier(Carrier::Mpls { label }))
+    }
+
+    /// GRE of four bytes.
+    pub fn gre(self) -> Self {
+        self.gre_with(false, None, false)
+    }
+
+    /// GRE with what it may carry; checksum and sequence number are 0.
+    pub fn gre_with(self, checksum: bool, key: Option<u32>, sequence: bool) -> Self {
+        self.with(Header::Carrier(Carrier::Gre {
+            checksum,
+            key,
+            sequence,
+        }))
+    }
+
+    /// PPTP's GRE, and PPP.
+    pub fn pptp(self, acknowledgment: bool) -> Self {
+        self.with(Header::Carrier(Carrier::Pptp { acknowledgment }))
+            .ppp_framed()
+    }
+
+    /// EtherIP, and the Ethernet header in it.
+    pub fn etherip(self) -> Self {
+        self.with(Header::Carrier(Carrier::EtherIp))
+            .inner_ethernet()
+    }
+
+    /// UDP to VXLAN's port, VXLAN, and the Ethernet header in it.
+    pub fn vxlan(self) -> Self {
+        self.udp(TUNNEL_CLIENT, 4789)
+            .with(Header::Carrier(Carrier::Vxlan { network: 42 }))
+            .inner_ethernet()
+    }
+
+    /// UDP to Geneve's port and Geneve with so many times four bytes of
+    /// options.
+    pub fn geneve(self, options: u8) -> Self {
+        self.udp(TUNNEL_CLIENT, 6081)
+            .with(Header::Carrier(Carrier::Geneve {
+                network: 42,
+                options,
+            }))
+    }
+
+    /// UDP to GTP-U's port and GTP-U with extension headers of so many times
+    /// four bytes each.
+    pub fn gtp_u(self, extensions: &[u8], sequence: bool) -> Self {
+        self.udp(2152, 2152).with(Header::Carrier(Carrier::GtpU {
+            tunnel: 42,
+            extensions: extensions.to_vec(),
+            sequence,
+        }))
+    }
+
+    /// UDP to L2TP's port, L2TPv2 with what it may carry, and PPP.
+    pub fn l2tp(self, length: bool, sequence: bool, offset: Option<u16>) -> Self {
+        self.udp(1701, 1701)
+            .with(Header::Carrier(Carrier::L2tp {
+                length,
+                sequence,
+                offset,
+            }))
+            .ppp_framed()
+    }
+
     /// No header, but the number by which the header before it announces what
     /// follows: a protocol after IP, an EtherType after Ethernet or VLAN.
     pub fn protocol(self, number: u16) -> Self {
@@ -396,6 +541,30 @@ impl Header {
                 bytes.extend([0, 0, 0, 1, 0, 0, 0, 0]);
                 bytes
             }
+            Self::UdpLite {
+                source,
+                destination,
+            } => {
+                let mut bytes = ports(*source, *destination);
+                bytes.extend([0; 4]);
+                bytes
+            }
+            Self::Dccp {
+                source,
+                destination,
+            } => {
+                let mut bytes = ports(*source, *destination);
+                // Data offset, CCVal and coverage, checksum, then type request
+                // with a short sequence number, and the service code.
+                bytes.extend([5, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+                bytes
+            }
+            Self::Authentication => {
+                let mut bytes = vec![protocol, 4];
+                bytes.resize(24, 0);
+                bytes
+            }
+            Self::Carrier(carrier) => carrier.bytes(next, body),
             Self::Announced(_) => Vec::new(),
         }
     }
@@ -408,6 +577,7 @@ impl Header {
             Self::Ipv6 { .. } => 0x86dd,
             Self::Ethernet => 0x6558,
             Self::Announced(ethertype) => *ethertype,
+            Self::Carrier(carrier) => carrier.ethertype(),
             // Not known to Ethernet.
             _ => 0,
         }
@@ -426,6 +596,10 @@ impl Header {
             Self::Icmp { .. } => 1,
             Self::Icmpv6 { .. } => 58,
             Self::Sctp { .. } => 132,
+            Self::UdpLite { .. } => 136,
+            Self::Dccp { .. } => 33,
+            Self::Authentication => 51,
+            Self::Carrier(carrier) => carrier.protocol(),
             Self::Ethernet => 143,
             // Not known to IP.
             Self::Vlan { .. } => 59,

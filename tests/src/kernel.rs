@@ -13,7 +13,8 @@ use jiff::Timestamp;
 use matcher_common::abi::{Counter, HitEvent, InterfaceSettings, Setting};
 use matcher_user::{
     consent::{
-        ConsentInputs, ConsentModel, ConsentTable, ListKind, ParsedList, PurposeSet, state::List,
+        Answer, ConsentInputs, ConsentModel, ConsentTable, ListKind, ParsedList, PortRun,
+        PurposeSet, state::List,
     },
     kernel::{
         object::Object,
@@ -22,13 +23,14 @@ use matcher_user::{
         tables::{Counters, Tables},
     },
     tables::{
-        consent::{ConsentEntries, transition},
+        consent::ConsentEntries,
         indicators::{compile, unix_ns},
+        spaces::SpaceTables,
     },
 };
 
 use crate::{
-    model::{Consent, World},
+    model::{Consent, Sharer, World},
     skip::skip,
 };
 
@@ -36,6 +38,7 @@ use crate::{
 pub const LIMITS: Limits = Limits {
     max_indicators: 4096,
     max_consent_entries: 4096,
+    max_port_ranges: 4096,
     ring_bytes: 1 << 18,
 };
 
@@ -185,9 +188,9 @@ pub fn install(tables: &mut Tables, world: &World) -> u64 {
     }
     .expect("roles are written");
     tables
-        .set_subscribers(&world.subscribers)
+        .set_spaces(&SpaceTables::one(world.subscribers.iter().copied()))
         .unwrap_or_else(|error| panic!("{error}"));
-    set_consent(tables, &world.consent);
+    set_consent(tables, &world.consent, &world.sharers);
     let compiled = compile(&world.indicators).unwrap_or_else(|error| panic!("{error}"));
     tables
         .load_indicators(&compiled)
@@ -199,22 +202,34 @@ pub fn install(tables: &mut Tables, world: &World) -> u64 {
 ///
 /// # Panics
 /// It cannot be compiled or written.
-pub fn set_consent(tables: &mut Tables, consent: &Consent) {
-    let plan = transition(
-        &tables.consent().expect("the consent table is read"),
-        &consent_entries(consent),
-    );
-    tables
-        .change_consent(&plan)
+pub fn set_consent(tables: &mut Tables, consent: &Consent, sharers: &[Sharer]) {
+    let change = tables
+        .set_consent(&consent_entries(consent, sharers))
         .unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(change.without_room, 0);
 }
 
-fn consent_entries(consent: &Consent) -> ConsentEntries {
+fn consent_entries(consent: &Consent, sharers: &[Sharer]) -> ConsentEntries {
     let lines = match consent {
         Consent::LongestPrefix(entries, default) => {
+            let set = |bits: u32| PurposeSet::from_bits(bits as u8);
+            // Sharers have addresses of their own here.
+            let shared = sharers.iter().map(|sharer| {
+                let (first, last) = sharer.ports;
+                let run = PortRun {
+                    first,
+                    last,
+                    value: set(*default & !sharer.refused),
+                };
+                (sharer.prefix.into(), Answer::new(set(*default), [run]))
+            });
             return ConsentEntries {
-                entries: entries.clone(),
-                default: *default,
+                entries: entries
+                    .iter()
+                    .map(|(prefix, allowed)| ((*prefix).into(), Answer::Whole(set(*allowed))))
+                    .chain(shared)
+                    .collect(),
+                default: set(*default),
             };
         }
         Consent::Refusals(lines) => lines,
@@ -223,6 +238,17 @@ fn consent_entries(consent: &Consent) -> ConsentEntries {
     for (prefix, refused) in lines {
         let purposes = PurposeSet::from_bits(*refused as u8);
         text.push_str(&format!("{prefix} purposes={purposes}\n"));
+    }
+    for Sharer {
+        prefix,
+        ports: (first, last),
+        refused,
+    } in sharers
+    {
+        let purposes = PurposeSet::from_bits(*refused as u8);
+        text.push_str(&format!(
+            "{prefix} ports={first}-{last} purposes={purposes}\n"
+        ));
     }
     let source: Arc<Path> = Path::new("opt-out").into();
     let read = ParsedList::read(ListKind::OptOut, &source, text.as_bytes());
@@ -236,19 +262,13 @@ fn consent_entries(consent: &Consent) -> ConsentEntries {
         &ConsentInputs {
             model: ConsentModel::OptOut,
             lists: vec![&list],
+            spaces: &[],
             notice_since: None,
             matching_allowed: true,
         },
         Timestamp::UNIX_EPOCH,
     );
-    ConsentEntries {
-        entries: table
-            .entries()
-            .iter()
-            .map(|(prefix, allowed)| (*prefix, allowed.bits().into()))
-            .collect(),
-        default: table.default_allowed().bits().into(),
-    }
+    ConsentEntries::from(&table)
 }
 
 /// Sends frames while somebody else writes the tables.

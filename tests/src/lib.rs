@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod cleanup;
 pub mod demo;
+pub mod edge;
 pub mod frames;
 pub mod kernel;
 pub mod lab;

@@ -10,7 +10,7 @@ use std::{cmp::Reverse, net::IpAddr};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
-use matcher_common::abi::{Counter, purposes, role};
+use matcher_common::abi::{Counter, Tunnel, purposes, role};
 use matcher_user::indicator::Indicator;
 
 use crate::kernel::Counts;
@@ -30,10 +30,32 @@ pub struct World {
     pub subscribers: Vec<IpNet>,
     /// Who allows what.
     pub consent: Consent,
+    /// Who holds some ports of addresses, and refuses purposes for these.
+    pub sharers: Vec<Sharer>,
     /// Every C&C entry.
     pub indicators: Vec<Indicator>,
     /// The time that validity is held against.
     pub now: Timestamp,
+}
+
+/// Someone who holds some ports of the addresses of a prefix.
+#[derive(Clone, Debug)]
+pub struct Sharer {
+    /// The addresses.
+    pub prefix: IpNet,
+    /// First and last port.
+    pub ports: (u16, u16),
+    /// Bits of [`purposes`].
+    pub refused: u32,
+}
+
+/// What consent says of one end of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Allows,
+    Refuses,
+    /// Someone who shares the address refuses, and who it is cannot be known.
+    Unknown,
 }
 
 /// Who allows what, as bits of [`purposes`].
@@ -47,16 +69,27 @@ pub enum Consent {
 }
 
 /// What a packet says, known from how it was made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Packet {
     /// Why it cannot be parsed to its end.
     pub unparsed: Option<Counter>,
-    /// Source and destination; `None` where there is no IP header.
-    pub addresses: Option<(IpAddr, IpAddr)>,
-    /// IP protocol.
+    /// The IP layers, outermost first.
+    pub layers: Vec<Layer>,
+}
+
+/// One IP layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Source and destination.
+    pub addresses: (IpAddr, IpAddr),
+    /// IP protocol above the extension headers.
     pub protocol: u8,
+    /// In bytes.
+    pub fragment_offset: u16,
     /// Source and destination port, where it has them.
     pub ports: Option<(u16, u16)>,
+    /// What it was found in.
+    pub tunnel: Option<Tunnel>,
 }
 
 /// What the program has to do with a packet.
@@ -64,8 +97,8 @@ pub struct Packet {
 pub struct Answer {
     /// How the packet leaves.
     pub verdict: Counter,
-    /// Look-ups in the C&C tables.
-    pub lookups: u64,
+    /// Look-ups in the C&C tables for IPv4 and for IPv6.
+    pub lookups: (u64, u64),
     /// Entries with a port met by a packet without ports.
     pub port_unknown: u64,
     /// The hit, with [`Counter::Matched`].
@@ -79,19 +112,20 @@ pub struct Hit {
     pub outbound: bool,
     /// Id of the indicator.
     pub indicator: u32,
+    /// The layer that matched.
+    pub layer: usize,
+    /// The layer whose address is the subscriber's.
+    pub subscriber_layer: usize,
 }
 
 impl Answer {
     /// What the kernel counts for the packet when the ring buffer has room.
-    pub fn counts(&self, packet: &Packet) -> Counts {
-        let lookups = match packet.addresses {
-            Some((IpAddr::V6(_), _)) => Counter::LookupsV6,
-            _ => Counter::LookupsV4,
-        };
+    pub fn counts(&self) -> Counts {
         let mut counts = vec![
             (self.verdict, 1),
             (Counter::Delivered, u64::from(self.hit.is_some())),
-            (lookups, self.lookups),
+            (Counter::LookupsV4, self.lookups.0),
+            (Counter::LookupsV6, self.lookups.1),
             (Counter::PortUnknown, self.port_unknown),
         ];
         counts.retain(|(_, count)| *count > 0);
@@ -105,7 +139,7 @@ impl World {
     pub fn decide(&self, packet: &Packet) -> Answer {
         let unmatched = |verdict| Answer {
             verdict,
-            lookups: 0,
+            lookups: (0, 0),
             port_unknown: 0,
             hit: None,
         };
@@ -121,42 +155,74 @@ impl World {
         if let Some(reason) = packet.unparsed {
             return unmatched(reason);
         }
-        let Some((source, destination)) = packet.addresses else {
-            return unmatched(Counter::NotIp);
-        };
-        let from = self.is_subscriber(source);
-        let to = self.is_subscriber(destination);
-        if role == role::ACCESS && !from {
+        let layers = &packet.layers;
+        let senders: Vec<bool> = layers
+            .iter()
+            .map(|layer| self.is_subscriber(layer.addresses.0))
+            .collect();
+        let receivers: Vec<bool> = layers
+            .iter()
+            .map(|layer| self.is_subscriber(layer.addresses.1))
+            .collect();
+        let any_sender = senders.contains(&true);
+        if role == role::ACCESS && !any_sender {
             return unmatched(Counter::ForeignSource);
         }
-        if role == role::CORE && from {
+        if role == role::CORE && any_sender {
             return unmatched(Counter::Spoofed);
         }
-        if !from && !to {
+        if !any_sender && !receivers.contains(&true) {
             return unmatched(Counter::Transit);
         }
-        let refuses = |address| self.allowed(address) & purposes::DETECT == 0;
-        if (from && refuses(source)) || (to && refuses(destination)) {
+        let asked: Vec<Asked> = layers
+            .iter()
+            .flat_map(|layer| {
+                let (source, destination) = layer.addresses;
+                [
+                    (source, layer.ports.map(|ports| ports.0)),
+                    (destination, layer.ports.map(|ports| ports.1)),
+                ]
+            })
+            .filter(|(end, _)| self.is_subscriber(*end))
+            .map(|(end, port)| self.ask(end, port))
+            .collect();
+        if asked.contains(&Asked::Refuses) {
             return unmatched(Counter::OptedOut);
+        }
+        if asked.contains(&Asked::Unknown) {
+            return unmatched(Counter::SharedAddress);
         }
 
         let mut answer = unmatched(Counter::NoMatch);
-        for (outbound, is_subscriber, remote) in [(true, from, destination), (false, to, source)] {
-            if !is_subscriber || answer.hit.is_some() {
-                continue;
-            }
-            let port = packet
-                .ports
-                .map(|(source, destination)| if outbound { destination } else { source });
-            let (indicator, port_unknown) = self.find(remote, packet.protocol, port);
-            answer.lookups += 1;
-            answer.port_unknown += port_unknown;
-            if let Some(indicator) = indicator {
-                answer.verdict = Counter::Matched;
-                answer.hit = Some(Hit {
-                    outbound,
-                    indicator,
-                });
+        for (index, layer) in layers.iter().enumerate() {
+            for (outbound, subscribers, remote) in [
+                (true, &senders, layer.addresses.1),
+                (false, &receivers, layer.addresses.0),
+            ] {
+                // The layer's own address, or the nearest around it.
+                let known_by = (0..=index).rev().find(|known_by| subscribers[*known_by]);
+                let Some(subscriber_layer) = known_by else {
+                    continue;
+                };
+                let port = layer
+                    .ports
+                    .map(|(source, destination)| if outbound { destination } else { source });
+                let (indicator, port_unknown) = self.find(remote, layer.protocol, port);
+                match remote {
+                    IpAddr::V4(_) => answer.lookups.0 += 1,
+                    IpAddr::V6(_) => answer.lookups.1 += 1,
+                }
+                answer.port_unknown += port_unknown;
+                if let Some(indicator) = indicator {
+                    answer.verdict = Counter::Matched;
+                    answer.hit = Some(Hit {
+                        outbound,
+                        indicator,
+                        layer: index,
+                        subscriber_layer,
+                    });
+                    return answer;
+                }
             }
         }
         answer
@@ -169,7 +235,25 @@ impl World {
             .any(|prefix| covers(prefix, address))
     }
 
-    /// The purposes that an address allows.
+    /// Whether the holder of this port of the address allows detection.
+    fn ask(&self, address: IpAddr, port: Option<u16>) -> Asked {
+        if self.allowed(address) & purposes::DETECT == 0 {
+            return Asked::Refuses;
+        }
+        let refused = self.sharers.iter().any(|sharer| {
+            let (first, last) = sharer.ports;
+            covers(&sharer.prefix, address)
+                && sharer.refused & purposes::DETECT != 0
+                && port.is_none_or(|port| (first..=last).contains(&port))
+        });
+        match (refused, port) {
+            (false, _) => Asked::Allows,
+            (true, Some(_)) => Asked::Refuses,
+            (true, None) => Asked::Unknown,
+        }
+    }
+
+    /// The purposes that an address allows, whoever shares it.
     pub fn allowed(&self, address: IpAddr) -> u32 {
         match &self.consent {
             Consent::Refusals(lines) => lines

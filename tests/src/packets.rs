@@ -10,6 +10,7 @@
 //! | [`NO_DETECT`], [`NO_DETECT6`] | 203.0.113.71, 2001:db8:171::/48 | everything but detection |
 //! | [`ONLY_DETECT`] | 203.0.113.70 | detection alone |
 //! | [`IN_REFUSING_RANGE`] | 203.0.113.128/25 | nothing |
+//! | [`SHARED`] | 203.0.113.80 | nothing for ports 1024 to 2047, else everything |
 //! | [`BACK_IN`] | 203.0.113.200 inside that range | everything |
 //! | [`HOSTING`], [`HOSTING6`] | consenting subscribers who are listed as C&C themselves | everything |
 //! | [`STRANGER`], [`STRANGER6`] | neither subscriber nor listed | |
@@ -17,17 +18,16 @@
 //! The C&C list is [`indicators`], the time [`now`].
 
 mod consent;
+mod edge;
 mod headers;
 mod listed;
+mod tunnels;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
-use matcher_common::{
-    abi::{AddressBytes, Counter, ParseReport, purposes, role},
-    parse::{Family, Parsed},
-};
+use matcher_common::abi::{self, AddressBytes, Counter, IpLayer, Tunnel, purposes, role};
 use matcher_user::{
     indicator::{Indicator, IndicatorId, Qualifier},
     protocol::Protocol,
@@ -36,7 +36,7 @@ use matcher_user::{
 pub use self::listed::{id, indicators};
 use crate::{
     frames::Frame,
-    model::{ALL_PURPOSES, Answer, Consent, Hit, Packet, World},
+    model::{ALL_PURPOSES, Answer, Consent, Hit, Layer, Packet, Sharer, World},
 };
 
 /// A consenting subscriber.
@@ -65,6 +65,9 @@ pub const BACK_IN: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 200);
 pub const HOSTING: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 99);
 /// A consenting subscriber whose machine is a C&C server.
 pub const HOSTING6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x99);
+/// An address of several subscribers, of whom the one with ports 1024 to 2047
+/// refuses everything.
+pub const SHARED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 80);
 /// No subscriber, not listed.
 pub const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// No subscriber, not listed.
@@ -90,23 +93,10 @@ pub struct Case {
 pub struct Seen {
     /// VLAN tags that were read.
     pub vlan_tags: u8,
-    /// The IP layer, where one was read.
-    pub ip: Option<SeenIp>,
-    /// Why parsing ended early.
-    pub unparsed: Option<Counter>,
-}
-
-/// What the parser sees of an IP layer.
-#[derive(Clone, Debug)]
-pub struct SeenIp {
-    /// Sender and receiver.
-    pub addresses: (IpAddr, IpAddr),
-    /// Protocol above the extension headers.
-    pub protocol: u8,
-    /// In bytes.
-    pub fragment_offset: u16,
-    /// Source and destination.
-    pub ports: Option<(u16, u16)>,
+    /// Ids of the first two.
+    pub vlan_ids: [u16; 2],
+    /// The IP layers, and why parsing ended early.
+    pub packet: Packet,
 }
 
 /// What decides over a packet beside the tables.
@@ -134,80 +124,53 @@ impl Default for Conditions {
 }
 
 impl Seen {
-    /// The form in which the kernel tells it.
-    pub fn report(&self) -> ParseReport {
-        let mut report = ParseReport {
+    /// The form in which the parser tells it.
+    pub fn parsed(&self) -> abi::Packet {
+        let mut parsed = abi::Packet {
+            layer_count: self.packet.layers.len() as u32,
             vlan_tags: self.vlan_tags,
-            unparsed: self.unparsed.map_or(0, |reason| reason as u32 + 1),
-            ..ParseReport::default()
+            vlan_ids: self.vlan_ids,
+            unparsed: self.packet.unparsed.map_or(0, |reason| reason as u32 + 1),
+            ..abi::Packet::default()
         };
-        if let Some(ip) = &self.ip {
-            report.source = octets(ip.addresses.0);
-            report.destination = octets(ip.addresses.1);
-            report.ip_version = if ip.addresses.0.is_ipv4() { 4 } else { 6 };
-            report.protocol = ip.protocol;
-            report.fragment_offset = ip.fragment_offset;
-            if let Some((source, destination)) = ip.ports {
-                report.has_ports = 1;
-                report.source_port = source;
-                report.destination_port = destination;
+        for (place, layer) in parsed.layers.iter_mut().zip(&self.packet.layers) {
+            *place = IpLayer {
+                source: octets(layer.addresses.0),
+                destination: octets(layer.addresses.1),
+                fragment_offset: layer.fragment_offset,
+                ip_version: if layer.addresses.0.is_ipv4() { 4 } else { 6 },
+                protocol: layer.protocol,
+                tunnel: layer.tunnel.map_or(0, |tunnel| tunnel as u8),
+                ..IpLayer::default()
+            };
+            if let Some((source, destination)) = layer.ports {
+                place.has_ports = 1;
+                place.source_port = source;
+                place.destination_port = destination;
             }
         }
-        report
-    }
-
-    /// What the model of the decision has to know.
-    pub fn packet(&self) -> Packet {
-        let ip = self.ip.as_ref();
-        Packet {
-            unparsed: self.unparsed,
-            addresses: ip.map(|ip| ip.addresses),
-            protocol: ip.map_or(0, |ip| ip.protocol),
-            ports: ip.and_then(|ip| ip.ports),
-        }
-    }
-
-    /// Whether the parser on the host saw this.
-    pub fn agrees(&self, parsed: &Parsed) -> bool {
-        let ip = parsed.ip().map(|ip| {
-            let ipv6 = ip.family == Family::V6;
-            (
-                matcher_user::drain::address_of(&ip.source, ipv6),
-                matcher_user::drain::address_of(&ip.destination, ipv6),
-                ip.protocol,
-                ip.fragment_offset,
-                ip.ports().map(|ports| (ports.source, ports.destination)),
-            )
-        });
-        let expected = self.ip.as_ref().map(|ip| {
-            (
-                ip.addresses.0,
-                ip.addresses.1,
-                ip.protocol,
-                ip.fragment_offset,
-                ip.ports,
-            )
-        });
-        let unparsed = parsed.unparsed().map(|reason| reason.counter());
-        (parsed.vlan_tags, ip, unparsed) == (self.vlan_tags, expected, self.unparsed)
+        parsed
     }
 }
 
 /// An address as the ABI has it.
 pub fn octets(address: IpAddr) -> AddressBytes {
     match address {
-        IpAddr::V4(address) => {
-            let mut bytes = [0; 16];
-            bytes[..4].copy_from_slice(&address.octets());
-            bytes
-        }
-        IpAddr::V6(address) => address.octets(),
+        IpAddr::V4(address) => AddressBytes::from_v4(address.octets()),
+        IpAddr::V6(address) => AddressBytes::from_v6(address.octets()),
     }
 }
 
 /// Every packet.
 pub fn table() -> Vec<Case> {
-    [headers::cases(), consent::cases(), listed::cases()].concat()
+    [
+        headers::cases(),
+        edge::cases(),
+        tunnels::cases(),
+        consent::cases(),
+        listed::cases(),
+    ]
+    .concat()
 }
 
 /// The set-up that the table is decided under, but for a case's conditions.
@@ -235,6 +198,11 @@ pub fn standard_world(conditions: &Conditions) -> World {
             ],
             ALL_PURPOSES,
         ),
+        sharers: vec![Sharer {
+            prefix: host(SHARED.into()),
+            ports: (1024, 2047),
+            refused: ALL_PURPOSES,
+        }],
         indicators: indicators(),
         now: now(),
     }
@@ -314,31 +282,46 @@ impl Draft {
         destination: impl Into<IpAddr>,
         protocol: u8,
     ) -> Self {
-        self.seen.ip = Some(SeenIp {
+        self.seen.packet.layers.push(Layer {
             addresses: (source.into(), destination.into()),
             protocol,
             fragment_offset: 0,
             ports: None,
+            tunnel: None,
         });
         self
     }
 
-    fn ports(mut self, source: u16, destination: u16) -> Self {
-        if let Some(ip) = &mut self.seen.ip {
-            ip.ports = Some((source, destination));
-        }
+    /// The next layer, inside the ones so far.
+    fn inner(
+        self,
+        tunnel: Tunnel,
+        source: impl Into<IpAddr>,
+        destination: impl Into<IpAddr>,
+        protocol: u8,
+    ) -> Self {
+        self.ip(source, destination, protocol)
+            .last(|layer| layer.tunnel = Some(tunnel))
+    }
+
+    fn last(mut self, change: impl FnOnce(&mut Layer)) -> Self {
+        change(self.seen.packet.layers.last_mut().expect("an IP layer"));
         self
     }
 
-    fn at(mut self, fragment_offset: u16) -> Self {
-        if let Some(ip) = &mut self.seen.ip {
-            ip.fragment_offset = fragment_offset;
-        }
-        self
+    fn ports(self, source: u16, destination: u16) -> Self {
+        self.last(|layer| layer.ports = Some((source, destination)))
     }
 
-    fn tags(mut self, vlan_tags: u8) -> Self {
-        self.seen.vlan_tags = vlan_tags;
+    fn at(self, fragment_offset: u16) -> Self {
+        self.last(|layer| layer.fragment_offset = fragment_offset)
+    }
+
+    fn tags(mut self, ids: &[u16]) -> Self {
+        self.seen.vlan_tags = ids.len() as u8;
+        for (place, id) in self.seen.vlan_ids.iter_mut().zip(ids) {
+            *place = *id;
+        }
         self
     }
 
@@ -353,6 +336,12 @@ impl Draft {
     }
 
     fn answered(self, verdict: Counter, hit: Option<Hit>) -> Case {
+        let looked_up = matches!(verdict, Counter::NoMatch | Counter::Matched);
+        let lookups = match self.seen.packet.layers.first() {
+            Some(layer) if looked_up && layer.addresses.0.is_ipv4() => (1, 0),
+            Some(_) if looked_up => (0, 1),
+            _ => (0, 0),
+        };
         Case {
             description: self.description,
             frame: self.frame,
@@ -360,7 +349,7 @@ impl Draft {
             conditions: self.conditions,
             answer: Answer {
                 verdict,
-                lookups: u64::from(matches!(verdict, Counter::NoMatch | Counter::Matched)),
+                lookups,
                 port_unknown: 0,
                 hit,
             },
@@ -374,32 +363,45 @@ impl Draft {
 
     /// The parser stops for this reason, and so does the program.
     fn unparsed(mut self, reason: Counter) -> Case {
-        self.seen.unparsed = Some(reason);
+        self.seen.packet.unparsed = Some(reason);
         self.exit(reason)
     }
 
     /// The subscriber sent it to this indicator.
     fn outbound_hit(self, indicator: u32) -> Case {
-        let hit = Hit {
-            outbound: true,
-            indicator,
-        };
-        self.answered(Counter::Matched, Some(hit))
+        self.hit(true, indicator, 0, 0)
     }
 
     /// The subscriber got it from this indicator.
     fn inbound_hit(self, indicator: u32) -> Case {
+        self.hit(false, indicator, 0, 0)
+    }
+
+    /// A hit in a layer, by the subscriber that a layer names.
+    fn hit(self, outbound: bool, indicator: u32, layer: usize, subscriber_layer: usize) -> Case {
         let hit = Hit {
-            outbound: false,
+            outbound,
             indicator,
+            layer,
+            subscriber_layer,
         };
         self.answered(Counter::Matched, Some(hit))
     }
 }
 
 impl Case {
-    fn lookups(mut self, lookups: u64) -> Self {
-        self.answer.lookups = lookups;
+    /// Look-ups, all in the family of the outermost layer.
+    fn lookups(self, lookups: u64) -> Self {
+        if self.answer.lookups.0 > 0 {
+            self.lookups_of(lookups, 0)
+        } else {
+            self.lookups_of(0, lookups)
+        }
+    }
+
+    /// Look-ups in the tables for IPv4 and for IPv6.
+    fn lookups_of(mut self, v4: u64, v6: u64) -> Self {
+        self.answer.lookups = (v4, v6);
         self
     }
 

@@ -80,7 +80,7 @@ fn every_packet_of_every_row_is_decided_as_the_row_says() {
             program["program"].as_str().unwrap()
         })
         .collect();
-    assert_eq!(programs, ["empty", "parse-min", "matcher"]);
+    assert_eq!(programs, ["empty", "parse-min", "parse", "matcher"]);
 
     let rows: Vec<String> = report["rows"]
         .as_array()
@@ -113,6 +113,7 @@ fn every_packet_of_every_row_is_decided_as_the_row_says() {
             [
                 "empty 0 miss -",
                 "parse-min 0 miss -",
+                "parse 0 miss -",
                 "matcher 1000 miss no-match",
                 "matcher 1000 hit matched",
                 "matcher 1000 transit transit",

@@ -4,6 +4,7 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use matcher_common::abi::ABI_VERSION;
 use matcher_tests::{
     lab::Lab,
     matcher::{Deployment, beacon, binary, subscriber},
@@ -179,7 +180,9 @@ fn an_object_file_that_is_not_ours_is_refused_before_the_kernel_sees_it() -> Res
         let refused = deployment.matcher(["attach"])?.failed(1);
         assert_eq!(refused.out, "", "{what}");
         assert!(!deployment.pins().directory().exists(), "{what}");
-        said += &format!("{what}: {}", deployment.redacted(&refused.err));
+        let err = deployment.redacted(&refused.err);
+        let ours = format!("this matcher has {ABI_VERSION};");
+        said += &format!("{what}: {}", err.replace(&ours, "this matcher has [OURS];"));
     }
     fs::remove_file(deployment.folder().join("matcher.o"))?;
     let missing = deployment.matcher(["attach"])?.failed(1);

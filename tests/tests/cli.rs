@@ -44,6 +44,8 @@ fn every_command_explains_itself() -> Result<()> {
         "feed",
         "feed check",
         "feed lookup",
+        "feed diff",
+        "feed list",
     ] {
         let words = command.split(' ').chain(["--help"]);
         let help = deployment.matcher(words)?.succeeded();

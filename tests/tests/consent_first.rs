@@ -25,11 +25,12 @@ use matcher_user::{
         ring::Ring,
         tables::Tables,
     },
+    tables::spaces::SpaceTables,
 };
 
 /// Packets of the table that are hits, by description: both directions, both
-/// families, and both ends subscribers.
-const HITS: [&str; 8] = [
+/// families, both ends subscribers, and subscribers in several layers.
+const HITS: [&str; 14] = [
     "a subscriber opens a connection to a listed host",
     "a listed host answers a subscriber",
     "to a listed host over IPv6",
@@ -38,6 +39,12 @@ const HITS: [&str; 8] = [
     "a listed subscriber answers another",
     "a listed subscriber answers another, IPv6",
     "a later fragment to a listed host",
+    "DS-Lite: the subscriber is known by the address of the B4",
+    "DS-Lite, the answer",
+    "MAP-E: the subscriber's own IPv4 address is the nearer one",
+    "GRE with checksum, key and sequence number",
+    "L2TP with PPP: wholesale access",
+    "GTP-U with a sequence number and extension headers",
 ];
 
 fn case(description: &str) -> Case {
@@ -74,17 +81,18 @@ fn an_opted_out_subscribers_packet_meets_no_look_up_and_gives_no_hit() {
     let (mut loaded, mut ring, mut tally) = ready(Clock::Replay);
     for description in HITS {
         let case = case(description);
-        let packet = case.seen.packet();
-        let (source, destination) = packet.addresses.unwrap();
+        let packet = &case.seen.packet;
         let consenting = world(&[]);
-        let subscribers: Vec<IpNet> = [source, destination]
-            .into_iter()
+        let subscribers: Vec<IpNet> = packet
+            .layers
+            .iter()
+            .flat_map(|layer| [layer.addresses.0, layer.addresses.1])
             .filter(|address| consenting.is_subscriber(*address))
             .map(IpNet::from)
             .collect();
         assert!(!subscribers.is_empty());
 
-        let matched = case.answer.counts(&packet);
+        let matched = case.answer.counts();
         let lookups = [Counter::LookupsV4, Counter::LookupsV6];
         assert!(matched.iter().any(|(counter, _)| lookups.contains(counter)));
         // One end opted out is enough, whichever it is; and so are both.
@@ -118,7 +126,7 @@ fn both_ends_subscribers_is_among_the_hits_in_both_families() {
     ] {
         let found = HITS
             .iter()
-            .any(|hit| case(hit).seen.packet().addresses == Some((from, to)));
+            .any(|hit| case(hit).seen.packet.layers[0].addresses == (from, to));
         assert!(found, "{from} to {to}");
     }
 }
@@ -207,7 +215,7 @@ fn the_emergency_stop_stops_everything_until_it_is_lifted() {
     loaded.tables.set(Setting::Stopped, 0).unwrap();
     let case = case(HITS[0]);
     kernel::send(&mut loaded, &case.frame);
-    let counts = case.answer.counts(&case.seen.packet());
+    let counts = case.answer.counts();
     assert_eq!(tally.take(&loaded.tables), counts);
 }
 
@@ -264,11 +272,13 @@ fn a_subscriber_stays_one_while_the_subscriber_space_is_rewritten() {
         let (sender, mut tables) = parted(&[to.into()]);
         let spaces = spaces.map(|space| space.map(|prefix| prefix.parse::<IpNet>().unwrap()));
         let mut turn = 0;
-        tables.set_subscribers(&spaces[0]).unwrap();
+        tables.set_spaces(&SpaceTables::one(spaces[0])).unwrap();
         let mut tally = Tally::start(&tables);
         meanwhile(sender, &frame_between(from, to), || {
             turn += 1;
-            tables.set_subscribers(&spaces[turn % 2]).unwrap();
+            tables
+                .set_spaces(&SpaceTables::one(spaces[turn % 2]))
+                .unwrap();
         });
         let counts = tally.take(&tables);
         assert!(matches!(counts[..], [(Counter::OptedOut, _)]), "{counts:?}");
@@ -301,7 +311,7 @@ fn an_opt_out_holds_while_the_consent_table_is_rewritten() {
     meanwhile(sender, &frame_between(HOSTING, BOB), || {
         turn += 1;
         let consent = consents[turn % consents.len()].clone();
-        kernel::set_consent(&mut tables, &consent);
+        kernel::set_consent(&mut tables, &consent, &[]);
     });
     let counts = tally.take(&tables);
     assert!(matches!(counts[..], [(Counter::OptedOut, _)]), "{counts:?}");

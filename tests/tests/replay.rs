@@ -45,6 +45,8 @@ impl Case {
             request: matching::Request {
                 feeds: vec![],
                 subscribers: "203.0.113.0/24,2001:db8:1::/48".parse().unwrap(),
+                vlan_spaces: vec![],
+                nat64: vec![],
                 opt_out: None,
                 guards: true,
                 json: false,

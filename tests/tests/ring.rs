@@ -142,19 +142,19 @@ fn the_next_consumer_goes_on_where_the_last_one_released() {
     }
     let (mut loaded, mut ring, frame) = ready();
     // So far into the ring that what follows goes over its end.
-    send_often(&mut loaded, &frame, 40);
+    send_often(&mut loaded, &frame, 24);
     drain(&mut ring);
-    send_often(&mut loaded, &frame, 30);
-    assert_eq!(read(&mut ring, 10), Vec::from_iter(40..50));
+    send_often(&mut loaded, &frame, 20);
+    assert_eq!(read(&mut ring, 10), Vec::from_iter(24..34));
     ring.release();
     // Read, but the process died before it could release them.
-    assert_eq!(read(&mut ring, 5), Vec::from_iter(50..55));
+    assert_eq!(read(&mut ring, 5), Vec::from_iter(34..39));
     let id = ring.id().clone();
     drop(ring);
 
     let mut ring = Ring::open(&loaded.tables).unwrap();
     assert_eq!(*ring.id(), id);
-    assert_eq!(read(&mut ring, usize::MAX), Vec::from_iter(50..70));
+    assert_eq!(read(&mut ring, usize::MAX), Vec::from_iter(34..44));
 }
 
 #[test]

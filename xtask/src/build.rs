@@ -128,7 +128,7 @@ pub fn ebpf_cargo(ebpf: &Ebpf, subcommand: &str) -> std::process::Command {
 fn flags(linker: &Path) -> OsString {
     let mut linker_flag = OsString::from("linker=");
     linker_flag.push(linker);
-    let flags: [OsString; 8] = [
+    let flags: [OsString; 10] = [
         "-C".into(),
         // The BTF of maps and functions is made from the debug information.
         "debuginfo=2".into(),
@@ -137,6 +137,10 @@ fn flags(linker: &Path) -> OsString {
         "-C".into(),
         // Atomics that give back a value (kernel 5.12).
         "target-cpu=v3".into(),
+        "-C".into(),
+        // Copies and fills of known size as loads and stores: the linker's own default turns
+        // each into a call that goes byte by byte.
+        "link-arg=--disable-expand-memcpy-in-order".into(),
         "-C".into(),
         linker_flag,
     ];

@@ -6,61 +6,133 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::setup::{self, Need};
-use crate::{build, deny, process, test, tidy, workspace};
+use crate::{build, deny, fuzz, kernels, oracle, process, test, tidy, workspace};
+
+/// How long each fuzz target runs: enough to see that it works, and what is plainly broken.
+const FUZZ_EACH: Duration = Duration::from_secs(10);
+
+/// Options of `cargo xtask ci`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// A step that this machine cannot run counts as failed
+    #[arg(long)]
+    strict: bool,
+}
+
+/// How a step ended that did not fail.
+enum Done {
+    Ok,
+    /// This machine cannot, and why.
+    NotRun(String),
+}
 
 /// A step's name and what it does.
-type Step = (&'static str, fn() -> Result<()>);
+type Step = (&'static str, fn() -> Result<Done>);
 
-const STEPS: [Step; 8] = [
-    ("fmt", fmt),
-    ("tidy", tidy::check),
-    ("ebpf", ebpf),
-    ("clippy", clippy),
-    ("clippy-ebpf", clippy_ebpf),
-    ("deny", deny::run),
-    ("doc", doc),
-    ("test", || test::run_with(&[])),
+const STEPS: [Step; 11] = [
+    ("fmt", || fmt().map(ok)),
+    ("tidy", || tidy::check().map(ok)),
+    ("ebpf", || ebpf().map(ok)),
+    ("clippy", || clippy().map(ok)),
+    ("clippy-ebpf", || clippy_ebpf().map(ok)),
+    ("deny", || deny::run().map(ok)),
+    ("doc", || doc().map(ok)),
+    ("test", || test::run_with(&[]).map(ok)),
+    ("oracle", compare),
+    ("kernels", boot_kernels),
+    ("fuzz", fuzz_each),
 ];
 
+fn ok((): ()) -> Done {
+    Done::Ok
+}
+
 /// Runs every step, also after one failed, so that one run shows all that is wrong.
-pub fn run() -> Result<()> {
+pub fn run(args: Args) -> Result<()> {
     let mut results = Vec::new();
-    results.push(timed("setup", || setup::ensure(Need::Ci)));
+    results.push(timed("setup", || setup::ensure(Need::Ci).map(ok)));
     for (name, step) in STEPS {
         results.push(timed(name, step));
     }
     println!();
+    let mut failed = Vec::new();
     for (name, took, result) in &results {
-        let outcome = if result.is_ok() { "ok" } else { "FAILED" };
+        let outcome = match result {
+            Ok(Done::Ok) => "ok",
+            Ok(Done::NotRun(_)) => "not run",
+            Err(_) => "FAILED",
+        };
         println!("{name:<12} {outcome:<7} {:>6.1} s", took.as_secs_f64());
-    }
-    let failed: Vec<&str> = results
-        .iter()
-        .filter(|(_, _, result)| result.is_err())
-        .map(|(name, ..)| *name)
-        .collect();
-    if failed.is_empty() {
-        return Ok(());
+        if result.is_err() || args.strict && matches!(result, Ok(Done::NotRun(_))) {
+            failed.push(*name);
+        }
     }
     for (name, _, result) in &results {
-        if let Err(error) = result {
-            println!("\n{name}: {error:#}");
+        match result {
+            Ok(Done::Ok) => {}
+            Ok(Done::NotRun(reason)) => println!("\n{name}: not run: {reason}"),
+            Err(error) => println!("\n{name}: {error:#}"),
         }
+    }
+    if failed.is_empty() {
+        return Ok(());
     }
     bail!("failed: {}", failed.join(", "))
 }
 
 fn timed(
     name: &'static str,
-    step: impl FnOnce() -> Result<()>,
-) -> (&'static str, Duration, Result<()>) {
+    step: impl FnOnce() -> Result<Done>,
+) -> (&'static str, Duration, Result<Done>) {
     println!("\n==> {name}");
     let began = Instant::now();
     let result = step();
-    if let Err(error) = &result {
-        println!("{name} failed: {error:#}");
+    match &result {
+        Ok(Done::Ok) => {}
+        Ok(Done::NotRun(reason)) => println!("{name}: not run: {reason}"),
+        Err(error) => println!("{name} failed: {error:#}"),
     }
     (name, began.elapsed(), result)
+}
+
+/// What is missing is no failure of the change; anything else is.
+fn unless_missing(result: Result<()>) -> Result<Done> {
+    match result {
+        Ok(()) => Ok(Done::Ok),
+        Err(error) if error.chain().any(|cause| cause.is::<setup::Missing>()) => {
+            Ok(Done::NotRun(format!("{error:#}")))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn compare() -> Result<Done> {
+    let folder = oracle::shared_captures();
+    if !folder.is_dir() {
+        return Ok(Done::NotRun(format!(
+            "there are no captures in {}; MATCHER_PCAPS names their folder",
+            folder.display()
+        )));
+    }
+    unless_missing(oracle::compare(&[folder]))
+}
+
+fn boot_kernels() -> Result<Done> {
+    if let not_here @ Done::NotRun(_) = unless_missing(setup::ensure(Need::Emulator))? {
+        return Ok(not_here);
+    }
+    Ok(match kernels::boot_all(&kernels::SERIES)? {
+        not_run if not_run.is_empty() => Done::Ok,
+        not_run => Done::NotRun(not_run.join("; ")),
+    })
+}
+
+fn fuzz_each() -> Result<Done> {
+    // A target that does not compile is a failure; a machine without the tool is not.
+    match fuzz::tool() {
+        Ok(tool) => fuzz::run_all(&fuzz::build(&tool)?, FUZZ_EACH).map(ok),
+        Err(error) => Ok(Done::NotRun(format!("{error:#}"))),
+    }
 }
 
 fn fmt() -> Result<()> {

@@ -9,7 +9,9 @@ mod ci;
 mod demo;
 mod deny;
 mod front;
+mod fuzz;
 mod kernels;
+mod oracle;
 mod process;
 mod progress;
 mod setup;
@@ -48,8 +50,12 @@ enum Task {
     Deny,
     /// Boot older kernels in an emulator and match a small capture there
     Kernels(kernels::Args),
+    /// Arbitrary bytes for every parser, for a bounded time
+    Fuzz(fuzz::Args),
+    /// Compare the parser with tshark, packet by packet, over folders of captures
+    Oracle(oracle::Args),
     /// Everything that must pass before a change is accepted
-    Ci,
+    Ci(ci::Args),
     /// `matcher attach` from this checkout
     Attach(front::Args),
     /// `matcher load` from this checkout
@@ -71,7 +77,9 @@ impl Task {
             Self::Tidy(args) => tidy::run(args),
             Self::Deny => deny::run(),
             Self::Kernels(args) => kernels::run(args),
-            Self::Ci => ci::run(),
+            Self::Fuzz(args) => fuzz::run(args),
+            Self::Oracle(args) => oracle::run(args),
+            Self::Ci(args) => ci::run(args),
             Self::Attach(args) => front::run("attach", args),
             Self::Load(args) => front::run("load", args),
             Self::Tail(args) => front::run("tail", args),

@@ -1,8 +1,7 @@
 //! The way of a hit: ring buffer, store, aggregation, candidate.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -19,10 +18,10 @@ use crate::{
     clock::{WallOffset, boot_now_ns},
     consent::{ConsentTable, Purpose},
     drain::{Names, bare_hit},
-    hit::{Direction, Hit, IndicatorSummary},
+    hit::{Direction, Hit, IndicatorSummary, SubscriberAddress},
     indicator::IndicatorId,
     indicators::Catalog,
-    instance::{InstanceError, refusing},
+    instance::{InstanceError, refuses},
     kernel::{attach, ring::Ring, tables::Counters},
     sinks::{JsonLines, TextLines},
     store::{RingIdentity, Store},
@@ -54,7 +53,7 @@ pub(super) struct Flow {
     edge: String,
     sink: Sink,
     /// Findings that changed and are not printed yet.
-    pending: BTreeMap<IpAddr, Finding>,
+    pending: BTreeMap<SubscriberAddress, Finding>,
     printed: HashMap<CandidateId, Instant>,
     /// What must not count, and is not recorded any more.
     refuted: Refuted,
@@ -148,21 +147,25 @@ impl Flow {
 
     /// Adds up again what is stored.
     fn rebuild(&mut self) -> Result<(), InstanceError> {
+        self.observe_stored(|_| true)?;
+        self.aggregator.expire(Timestamp::now());
+        Ok(())
+    }
+
+    fn observe_stored(&mut self, wanted: impl Fn(&Hit) -> bool) -> Result<(), InstanceError> {
         let mut cursor = Cursor(0);
         loop {
             let page = self.store.hits_after(cursor, REBUILD_PAGE)?;
             for (at, hit) in &page {
-                if self.counts(hit) {
+                if wanted(hit) && self.counts(hit) {
                     self.aggregator.observe(*at, hit);
                 }
                 cursor = *at;
             }
             if page.len() < REBUILD_PAGE {
-                break;
+                return Ok(());
             }
         }
-        self.aggregator.expire(Timestamp::now());
-        Ok(())
     }
 
     pub(super) fn set_policy(&mut self, policy: Policy) -> Result<(), InstanceError> {
@@ -301,7 +304,7 @@ impl Flow {
                     .hit(&event, self.offset, &self.catalog, attach::name);
                 // Opted out since, too old to be kept (design decision 2), or matched
                 // before a verdict was in force.
-                if consent.allows(hit.subscriber.ip, Purpose::Detect)
+                if !refuses(consent, &hit)
                     && hit.time >= keep_from
                     && self.refuted.why_hit(&hit.indicator).is_none()
                 {
@@ -387,27 +390,37 @@ impl Flow {
 
     /// Erases what was recorded of subscribers who refuse now (R2).
     pub(super) fn forget_refusing(&mut self, consent: &ConsentTable) -> Result<(), InstanceError> {
-        let refused = refusing(&self.store, consent)?;
-        if refused.is_empty() {
+        // Then no record has to be read.
+        if consent.refused(Purpose::Detect).is_empty() {
             return Ok(());
         }
-        self.aggregator.forget(&refused);
+        let mut addresses = BTreeSet::new();
+        let erased = self.store.erase_hits(|hit| {
+            let refused = refuses(consent, hit);
+            if refused {
+                addresses.insert(hit.subscriber_address());
+            }
+            refused
+        });
+        if addresses.is_empty() {
+            return erased.map(drop).map_err(Into::into);
+        }
+        // Even if the file could not be written.
+        self.aggregator.forget(&addresses);
         self.pending
-            .retain(|address, _| consent.allows(*address, Purpose::Detect));
-        match self.store.erase_subscribers(&refused) {
+            .retain(|address, _| !addresses.contains(address));
+        match erased {
             Ok(hits) => {
                 tracing::info!(
-                    "{hits} hits of {} subscribers who opted out are erased",
-                    refused.len()
+                    "{hits} hits of {} subscriber addresses are erased, whose holders opted out",
+                    addresses.len()
                 );
-                Ok(())
             }
-            Err(error) if error.is_deferred() => {
-                tracing::warn!("{error}");
-                Ok(())
-            }
-            Err(error) => Err(error.into()),
+            Err(error) if error.is_deferred() => tracing::warn!("{error}"),
+            Err(error) => return Err(error.into()),
         }
+        // Others may share the address, and have not opted out.
+        self.observe_stored(|hit| addresses.contains(&hit.subscriber_address()))
     }
 
     /// Erases what is past its retention (R4).

@@ -331,6 +331,26 @@ impl Agent {
         Ok(answer)
     }
 
+    /// Reads subscriber spaces and lists again. Spaces that cannot be read stay
+    /// as they were.
+    fn renew_subscribers(&mut self) -> Result<Answer, InstanceError> {
+        let mut answer = Answer::default();
+        match self
+            .instance
+            .apply_subscribers(&mut self.tables, &mut self.lists, &mut answer)
+        {
+            Ok(consent) => self.consent = consent,
+            Err(InstanceError::Subscribers(error)) => {
+                tracing::error!("the subscriber spaces stay as they were: {error}");
+                return self.renew_consent();
+            }
+            Err(error) => return Err(error),
+        }
+        self.renewed = Instant::now();
+        self.forget_refusing()?;
+        Ok(answer)
+    }
+
     /// Erases what was recorded of subscribers who refuse now (R2).
     fn forget_refusing(&mut self) -> Result<(), InstanceError> {
         self.flow.forget_refusing(&self.consent.table)
@@ -353,10 +373,7 @@ impl Agent {
                 tracing::error!("the configuration has errors and stays as it was:\n{error}");
             }
         }
-        let answer = tokio::task::block_in_place(|| {
-            self.instance.load_subscribers(&mut self.tables)?;
-            self.renew_consent()
-        })?;
+        let answer = tokio::task::block_in_place(|| self.renew_subscribers())?;
         log(&answer);
         self.begin_load(Vec::new(), Answer::default(), None);
         Ok(())

@@ -15,7 +15,11 @@ use super::{
     contact::{Contact, MAX_PORTS},
     flow::Mark,
 };
-use crate::{hit::IndicatorSummary, indicator::Qualifier, protocol::Protocol};
+use crate::{
+    hit::{IndicatorSummary, SubscriberAddress},
+    indicator::Qualifier,
+    protocol::Protocol,
+};
 
 /// Entries in each list of a [`Finding`].
 pub const LISTED: usize = 16;
@@ -56,7 +60,7 @@ pub enum Rule {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The subscriber's address.
-    pub address: IpAddr,
+    pub address: SubscriberAddress,
     /// Its ports, sorted.
     pub ports: Vec<u16>,
     /// There were more ports.
@@ -90,7 +94,7 @@ pub struct Finding {
 /// The finding about `address`, where its contacts meet the rule.
 pub(super) fn finding(
     policy: &Policy,
-    address: IpAddr,
+    address: SubscriberAddress,
     contacts: &BTreeMap<Remote, Contact>,
 ) -> Option<Finding> {
     let mut proof = Proof::default();
@@ -162,7 +166,7 @@ impl Proof {
         }
     }
 
-    fn finding(self, address: IpAddr, rule: Rule) -> Option<Finding> {
+    fn finding(self, address: SubscriberAddress, rule: Rule) -> Option<Finding> {
         let (first, last) = (self.first?, self.last?);
         let revision = *self.records.last()?;
         let records: Vec<Cursor> = self.records.iter().rev().take(LISTED).copied().collect();

@@ -1,4 +1,7 @@
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use proptest::prelude::*;
 
@@ -50,6 +53,11 @@ fn hit(direction: Direction, milliseconds: i64, port: u16) -> Hit {
             ip: "198.51.100.23".parse().unwrap(),
             port: Some(443),
         },
+        local_ip: "203.0.113.7".parse().unwrap(),
+        nat64: None,
+        encapsulation: None,
+        space: 0,
+        vlan_ids: [0; 2],
         indicator: summary(23),
         packets: 1,
         sequence: 0,
@@ -90,7 +98,7 @@ fn an_answered_contact_is_a_finding() {
     assert_eq!(
         findings,
         [Finding {
-            address: "203.0.113.7".parse().unwrap(),
+            address: outbound(0, 1).subscriber_address(),
             ports: vec![50_000, 50_001],
             more_ports: false,
             indicators: vec![summary(23)],
@@ -327,22 +335,27 @@ fn retention_keeps_whole_hours_and_never_longer() {
 }
 
 #[test]
-fn forgetting_a_prefix_also_forgets_contacts_in_which_it_is_the_other_end() {
-    let mut to_neighbour = outbound(100, 50_009);
-    to_neighbour.remote.ip = "203.0.113.99".parse().unwrap();
-    let mut answer = inbound(140, 50_009);
-    answer.remote.ip = to_neighbour.remote.ip;
-    let others = [outbound(0, 50_000), inbound(40, 50_000)];
-    let mut aggregator = observed(policy(), &[&others[..], &[to_neighbour, answer]].concat());
-    assert_eq!(aggregator.forget(&["203.0.113.99/32".parse().unwrap()]), 1);
-    assert_eq!(
-        aggregator.findings(),
-        observed(policy(), &others).findings()
-    );
-    assert_eq!(aggregator.forget(&["203.0.113.0/28".parse().unwrap()]), 1);
+fn an_address_that_is_forgotten_leaves_nothing() {
+    let mut aggregator = observed(policy(), &[outbound(0, 50_000), inbound(40, 50_000)]);
+    let address = outbound(0, 1).subscriber_address();
+    assert_eq!(aggregator.forget(&[address].into()), 1);
+    assert_eq!(aggregator.forget(&[address].into()), 0);
     assert_eq!(aggregator.findings(), []);
     assert_eq!(aggregator.take_changed(), []);
     assert_eq!(aggregator.size, Size::default());
+}
+
+#[test]
+fn the_same_address_in_two_spaces_is_two_subscribers() {
+    let mut answer = inbound(40, 50_000);
+    answer.space = 7;
+    let apart = observed(policy(), &[outbound(0, 50_000), answer.clone()]);
+    assert_eq!(apart.findings(), []);
+    let mut asked = outbound(0, 50_000);
+    asked.space = 7;
+    let findings = observed(policy(), &[asked, answer]).findings();
+    assert_eq!(findings.len(), 1);
+    assert_eq!(findings[0].address.to_string(), "203.0.113.7 in space 7");
 }
 
 /// Hits of a few subscribers and remote ends within `span` milliseconds, so
@@ -426,7 +439,7 @@ proptest! {
             let own: u64 = hits
                 .iter()
                 .filter(|hit| hit.direction == Direction::Outbound && hit.source_validated)
-                .filter(|hit| hit.subscriber.ip == finding.address)
+                .filter(|hit| hit.subscriber_address() == finding.address)
                 .map(|hit| u64::from(hit.packets))
                 .sum();
             prop_assert!(finding.contacts.count <= own);
@@ -441,12 +454,12 @@ proptest! {
         hits in prop::collection::vec(any_hit(5 * HOUR), 0..80),
         policy in any_policy(),
     ) {
-        let erased: IpNet = "203.0.113.0/31".parse().unwrap();
+        let erased = hits.first().map(Hit::subscriber_address);
         let mut aggregator = observed(policy, &hits);
-        aggregator.forget(&[erased]);
+        aggregator.forget(&erased.into_iter().collect());
         let mut others = Aggregator::new(policy);
         for (record, hit) in (1..).zip(&hits) {
-            if !erased.contains(&hit.subscriber.ip) {
+            if Some(hit.subscriber_address()) != erased {
                 others.observe(Cursor(record), hit);
             }
         }

@@ -1,8 +1,10 @@
 //! `matcher replay` and `matcher parse`.
 
 use std::{
+    fmt::Display,
     io,
     path::{Path, PathBuf},
+    str::FromStr,
 };
 
 use matcher_user::{
@@ -20,6 +22,8 @@ pub(super) fn replay(config: Option<&Path>, arguments: Replay) -> anyhow::Result
             .subscribers
             .parse()
             .map_err(|error| InstanceError::Usage(format!("--subscribers: {error}")))?,
+        vlan_spaces: parsed("--vlan-space", &arguments.vlan_spaces)?,
+        nat64: parsed("--nat64", &arguments.nat64)?,
         opt_out: arguments.opt_out,
         guards: !arguments.no_guards,
         json: arguments.json,
@@ -31,6 +35,18 @@ pub(super) fn replay(config: Option<&Path>, arguments: Replay) -> anyhow::Result
         Ok(account) => Ok(u8::from(!account.captured.all_usable())),
         Err(error) => ended(error, &mut err),
     }
+}
+
+fn parsed<T: FromStr<Err: Display>>(
+    option: &str,
+    values: &[String],
+) -> Result<Vec<T>, InstanceError> {
+    let read = |value: &String| {
+        value
+            .parse()
+            .map_err(|error| InstanceError::Usage(format!("{option}: {error}")))
+    };
+    values.iter().map(read).collect()
 }
 
 pub(super) fn parse(

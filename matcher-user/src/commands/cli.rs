@@ -106,6 +106,8 @@ pub(super) enum Consent {
     Show {
         /// Address or prefix
         subject: Option<String>,
+        #[command(flatten)]
+        part: Part,
     },
     /// Take a subscriber out; in force when the command returns
     OptOut(Subject),
@@ -118,10 +120,26 @@ pub(super) enum Consent {
     },
 }
 
+/// The part of an address that is one subscriber's.
+#[derive(Debug, Args)]
+pub(super) struct Part {
+    /// Only these ports of a shared address, as 1024-2047 or 1024-2047,4096
+    #[arg(long, value_name = "PORTS", conflicts_with = "map_e")]
+    pub(super) ports: Option<String>,
+    /// Only this MAP-E port set of a shared address, as a:4,k:8,psid:0x34
+    #[arg(long, value_name = "PORT-SET")]
+    pub(super) map_e: Option<String>,
+    /// Only in this subscriber space; 0 is that of all VLANs without their own
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) space: Option<u32>,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Subject {
     /// Address or prefix
     pub(super) subject: String,
+    #[command(flatten)]
+    pub(super) part: Part,
     /// detect, notify, vulnerable, block or discover; all when absent
     #[arg(long = "purpose", value_name = "PURPOSE")]
     pub(super) purposes: Vec<String>,
@@ -135,6 +153,13 @@ pub(super) struct Replay {
     /// The subscriber space: prefixes, or a file with one a line
     #[arg(long, value_name = "CIDR[,CIDR...]|@FILE")]
     pub(super) subscribers: String,
+    /// A subscriber space of VLANs, as 7:100,300-399:10.0.0.0/8
+    #[arg(long = "vlan-space", value_name = "ID:VLAN[,VLAN...]:CIDR[,CIDR...]")]
+    pub(super) vlan_spaces: Vec<String>,
+    /// A NAT64 prefix, as 64:ff9b::/96: its addresses are looked up as the IPv4
+    /// addresses that they carry
+    #[arg(long, value_name = "PREFIX")]
+    pub(super) nat64: Vec<String>,
     /// Opt-out list
     #[arg(long, value_name = "PATH")]
     pub(super) opt_out: Option<PathBuf>,

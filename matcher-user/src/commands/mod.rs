@@ -20,12 +20,12 @@ use matcher_user::{
     config::Config,
     control::{Request, client::Client},
     instance::{
-        Answer, ConsentAction, Instance, InstanceError, chosen_interfaces, consent_lists,
-        parse_sources,
+        Answer, ConsentAction, ConsentSubject, Instance, InstanceError, chosen_interfaces,
+        consent_lists, parse_sources,
     },
 };
 
-use self::cli::{Cli, Command, Consent, Subject};
+use self::cli::{Cli, Command, Consent, Part, Subject};
 
 /// Does what the arguments ask for and gives the exit code of the contract.
 pub(crate) fn execute() -> ExitCode {
@@ -241,9 +241,8 @@ fn load(config: Option<&Path>, feeds: Vec<String>) -> anyhow::Result<u8> {
         } else {
             parse_sources(&feeds)?
         };
-        instance.load_subscribers(&mut tables)?;
         let mut lists = consent_lists(config, &instance.paths);
-        let consent = instance.apply_consent(&mut tables, &mut lists, answer)?;
+        let consent = instance.apply_subscribers(&mut tables, &mut lists, answer)?;
         instance.erase_refused(&consent.table, answer)?;
         instance.load(&mut tables, &sources, answer)?;
         instance.warn_if_closed(&tables, answer)
@@ -280,11 +279,25 @@ fn stop_matching(config: Option<&Path>, resume: bool) -> anyhow::Result<u8> {
 fn consent(config: Option<&Path>, command: Consent) -> anyhow::Result<u8> {
     let instance = Instance::open(config)?;
     let action = match command {
-        Consent::Show { subject } => ConsentAction::Show { subject },
-        Consent::OptOut(Subject { subject, purposes }) => {
-            ConsentAction::OptOut { subject, purposes }
-        }
-        Consent::OptIn(Subject { subject, purposes }) => ConsentAction::OptIn { subject, purposes },
+        Consent::Show { subject, part } => ConsentAction::Show {
+            whom: subject.map(|subject| whom(subject, part)),
+        },
+        Consent::OptOut(Subject {
+            subject,
+            part,
+            purposes,
+        }) => ConsentAction::OptOut {
+            whom: whom(subject, part),
+            purposes,
+        },
+        Consent::OptIn(Subject {
+            subject,
+            part,
+            purposes,
+        }) => ConsentAction::OptIn {
+            whom: whom(subject, part),
+            purposes,
+        },
         Consent::Import { path } => ConsentAction::Import {
             path: absolute(&path)?,
         },
@@ -320,4 +333,18 @@ fn canary(config: Option<&Path>, json: bool) -> anyhow::Result<u8> {
     }
     answer.exit = 1;
     print(&answer)
+}
+
+fn whom(subject: String, part: Part) -> ConsentSubject {
+    let Part {
+        ports,
+        map_e,
+        space,
+    } = part;
+    ConsentSubject {
+        subject,
+        ports,
+        map_e,
+        space,
+    }
 }

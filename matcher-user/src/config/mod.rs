@@ -14,6 +14,8 @@ use jiff::Timestamp;
 use crate::{
     consent::{ConsentModel, ConsentSources},
     feeds::FeedSource,
+    nat64::Nat64Prefix,
+    subscribers::SpaceSource,
 };
 
 mod canary;
@@ -47,6 +49,11 @@ pub const KEYS: &[&str] = &[
     "interface.source_validated",
     "subscribers.prefixes",
     "subscribers.files",
+    "subscribers.space.id",
+    "subscribers.space.vlans",
+    "subscribers.space.prefixes",
+    "subscribers.space.files",
+    "nat64.prefixes",
     "consent.model",
     "consent.notice_since",
     "consent.lists",
@@ -84,6 +91,7 @@ pub const KEYS: &[&str] = &[
     "guards.block.min_confidence",
     "tables.max_indicators",
     "tables.max_consent_entries",
+    "tables.max_port_ranges",
     "tables.ring_bytes",
     "candidates.require_two_way",
     "candidates.min_contacts",
@@ -109,8 +117,10 @@ pub struct Config {
     pub paths: Paths,
     /// Interfaces to attach to.
     pub interfaces: Vec<Interface>,
-    /// The subscriber space.
+    /// The subscriber spaces.
     pub subscribers: SubscriberConfig,
+    /// NAT64 prefixes, each once.
+    pub nat64: Vec<Nat64Prefix>,
     /// Who consents.
     pub consent: ConsentConfig,
     /// The feeds of C&C addresses.
@@ -153,14 +163,16 @@ impl Default for Paths {
     }
 }
 
-/// The subscriber space, as given; [`crate::subscribers::SubscriberSpace::load`]
-/// reads it.
+/// The subscriber spaces, as given; [`crate::subscribers::SubscriberSpaces::load`]
+/// reads them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SubscriberConfig {
     /// Prefixes, without duplicates.
     pub prefixes: Vec<IpNet>,
     /// Files with one prefix a line.
     pub files: Vec<PathBuf>,
+    /// Spaces of VLANs, each number once; no VLAN is in two of them.
+    pub spaces: Vec<SpaceSource>,
 }
 
 /// Who consents (R1, R2; design decisions 1 and 2).
@@ -206,6 +218,8 @@ pub struct TableConfig {
     pub max_indicators: u32,
     /// Prefixes with a consent of their own.
     pub max_consent_entries: u32,
+    /// Port ranges of shared addresses, 8 bytes each.
+    pub max_port_ranges: u32,
     /// The ring buffer of hits in bytes; a power of two.
     pub ring_bytes: u32,
 }
@@ -215,6 +229,7 @@ impl Default for TableConfig {
         Self {
             max_indicators: 1_000_000,
             max_consent_entries: 1_000_000,
+            max_port_ranges: 1_000_000,
             ring_bytes: 16 << 20,
         }
     }

@@ -17,6 +17,8 @@ use super::{
     reader::{At, Document, Section},
 };
 use crate::consent::ConsentModel;
+use crate::nat64::{MAX_NAT64_PREFIXES, Nat64Prefix};
+use crate::subscribers::{SpaceSource, VlanRange, vlan_spaces};
 
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -82,6 +84,7 @@ impl<E: Fn(&Path) -> bool> Walk<'_, E> {
         let paths = self.paths(document, &top);
         let interfaces = interfaces(document, &top);
         let mut subscribers = self.subscribers(document, &top);
+        let nat64 = nat64(document, &top);
         let consent = self.consent(document, &top);
         let feeds = self.feeds(document, &top);
         let guards = self.guards(document, &top);
@@ -101,6 +104,7 @@ impl<E: Fn(&Path) -> bool> Walk<'_, E> {
             paths,
             interfaces,
             subscribers,
+            nat64,
             consent: consent?,
             feeds,
             guards,
@@ -192,8 +196,12 @@ impl<E: Fn(&Path) -> bool> Walk<'_, E> {
         let subscribers = SubscriberConfig {
             prefixes: section.prefixes(document, "prefixes"),
             files: self.files(document, &section, "files"),
+            spaces: self.spaces(document, &section),
         };
-        if section.is_empty_list("prefixes") && section.is_empty_list("files") {
+        if section.is_empty_list("prefixes")
+            && section.is_empty_list("files")
+            && !section.has("space")
+        {
             document.missing_but_usable(
                 section.offset,
                 "no subscriber prefix: every packet counts as transit and nothing is matched \
@@ -202,6 +210,49 @@ impl<E: Fn(&Path) -> bool> Walk<'_, E> {
         }
         section.finish(document);
         subscribers
+    }
+
+    /// The spaces of VLANs.
+    fn spaces(&self, document: &mut Document<'_>, subscribers: &Section<'_>) -> Vec<SpaceSource> {
+        let mut spaces: Vec<SpaceSource> = Vec::new();
+        for section in subscribers.tables(document, "subscribers.space.") {
+            let id = section.integer(document, "id", 1, u32::MAX);
+            let offset = section.offset;
+            let vlans = section.list(document, "vlans", "VLANs", |text| {
+                text.parse::<VlanRange>().map_err(|error| error.to_string())
+            });
+            let prefixes = section.prefixes(document, "prefixes");
+            let files = self.files(document, &section, "files");
+            require(document, &section, "subscribers.space", &["id", "vlans"]);
+            if section.is_empty_list("prefixes") && section.is_empty_list("files") {
+                document.missing_but_usable(
+                    offset,
+                    "no prefix in this [[subscribers.space]]: nothing is matched in its VLANs",
+                );
+            }
+            section.finish(document);
+            let Some(id) = id else { continue };
+            if spaces.iter().any(|known| known.id == id.value) {
+                let message = format!("the space {} is there twice", id.value);
+                document.diagnostics.error(id.offset, message);
+                continue;
+            }
+            spaces.push(SpaceSource {
+                id: id.value,
+                vlans: vlans.into_iter().map(value).collect(),
+                prefixes,
+                files,
+            });
+            let all = spaces
+                .iter()
+                .map(|space| (space.id, space.vlans.as_slice()));
+            if let Err(error) = vlan_spaces(all) {
+                document.diagnostics.error(offset, error.to_string());
+                // Told once is enough.
+                spaces.pop();
+            }
+        }
+        spaces
     }
 
     fn consent(&self, document: &mut Document<'_>, top: &Section<'_>) -> Option<ConsentConfig> {
@@ -391,9 +442,32 @@ fn warn_of_sources(document: &mut Document<'_>, role: &At<Role>, validated: Opti
     }
 }
 
+fn nat64(document: &mut Document<'_>, top: &Section<'_>) -> Vec<Nat64Prefix> {
+    let section = top.table(document, "nat64.");
+    let mut prefixes: Vec<Nat64Prefix> = Vec::new();
+    for At { offset, value } in section.list(document, "prefixes", "NAT64 prefixes", |text| {
+        text.parse::<Nat64Prefix>()
+            .map_err(|error| error.to_string())
+    }) {
+        if prefixes.contains(&value) {
+            let message = format!("{value} stands twice in prefixes");
+            document.diagnostics.warn(offset, message);
+        } else if prefixes.len() == MAX_NAT64_PREFIXES {
+            let message = format!("more than {MAX_NAT64_PREFIXES} NAT64 prefixes");
+            document.diagnostics.error(offset, message);
+            break;
+        } else {
+            prefixes.push(value);
+        }
+    }
+    section.finish(document);
+    prefixes
+}
+
 fn tables(document: &mut Document<'_>, top: &Section<'_>) -> TableConfig {
     let section = top.table(document, "tables.");
     const MOST_ENTRIES: u32 = 1 << 24;
+    const MOST_PORT_RANGES: u32 = 1 << 27;
     // A multiple of every page size in use; the kernel wants a power of two.
     const LEAST_RING: u32 = 1 << 16;
     const MOST_RING: u32 = 1 << 30;
@@ -413,6 +487,9 @@ fn tables(document: &mut Document<'_>, top: &Section<'_>) -> TableConfig {
         max_consent_entries: section
             .integer(document, "max_consent_entries", 1, MOST_ENTRIES)
             .map_or(default.max_consent_entries, value),
+        max_port_ranges: section
+            .integer(document, "max_port_ranges", 1, MOST_PORT_RANGES)
+            .map_or(default.max_port_ranges, value),
         ring_bytes: ring.map_or(default.ring_bytes, value),
     };
     section.finish(document);

@@ -107,7 +107,11 @@ fn the_example_has_every_known_key_and_no_other() {
 fn every_known_key_is_read() {
     for key in KEYS {
         let text = match key.rsplit_once('.') {
-            Some((table @ ("interface" | "feed" | "guards.allow" | "guards.confirmed"), key)) => {
+            Some((
+                table @ ("interface" | "feed" | "guards.allow" | "guards.confirmed"
+                | "subscribers.space"),
+                key,
+            )) => {
                 format!("[[{table}]]\n{key} = {{ x = 1 }}\n")
             }
             Some((table, key)) => format!("[{table}]\n{key} = {{ x = 1 }}\n"),
@@ -148,6 +152,27 @@ mode = "fast"
 [subscribers]
 prefixes = ["203.0.113.0/24", "203.0.113.7/24", "10.0.0.0/33", 5, "203.0.113.0/24"]
 
+[[subscribers.space]]
+id = 7
+vlans = ["100", "4095", "300-200", "1.2.3"]
+prefixes = ["10.0.0.0/8"]
+
+[[subscribers.space]]
+id = 7
+vlans = ["101"]
+
+[[subscribers.space]]
+id = 0
+vlan = ["102"]
+
+[[subscribers.space]]
+id = 9
+vlans = ["90-110"]
+prefixes = ["10.0.0.0/8"]
+
+[nat64]
+prefixes = ["64:ff9b::/95", "64:ff9b::/96", "10.0.0.0/8"]
+
 [consent]
 model = "opt-out"
 notice_since = 2026-11-01
@@ -182,6 +207,7 @@ min_feed = 2
 [tables]
 ring_bytes = 100000
 max_indicator = 5
+max_port_ranges = 0
 
 [retention]
 hits = "0d"
@@ -301,6 +327,19 @@ fn times_and_relative_paths_are_read() {
         config.consent.lists,
         [PathBuf::from("/etc/matcher/a"), PathBuf::from("/b")]
     );
+}
+
+#[test]
+fn subscriber_spaces_and_nat64_prefixes_are_read() {
+    let config = parse(&format!(
+        "[[subscribers.space]]\nid = 4294967295\nvlans = [\"100\", \"100.200\"]\nfiles = [\"s\"]\n\
+         [nat64]\nprefixes = [\"64:ff9b::/96\"]\n{LEAST}"
+    ))
+    .unwrap();
+    let space = &config.subscribers.spaces[0];
+    assert_eq!((space.id, space.vlans.len()), (u32::MAX, 2));
+    assert_eq!(space.files, [PathBuf::from("/etc/matcher/s")]);
+    assert_eq!(config.nat64, ["64:ff9b::/96".parse().unwrap()]);
 }
 
 proptest! {

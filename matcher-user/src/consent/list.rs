@@ -6,6 +6,7 @@
 //! 2001:db8:100::/56              purposes=detect,notify
 //! 198.51.100.9 ports=1024-2047
 //! 198.51.100.9 map-e=a:4,k:8,psid:0x34
+//! 10.0.0.7 space=7
 //! subscriber=cust-4711           from=2026-12-01T00:00:00+09:00
 //! ```
 //!
@@ -19,6 +20,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::{
+    ports::PortLimit,
     prefix::{read_prefix, shortened},
     purpose::PurposeSet,
 };
@@ -56,86 +58,6 @@ impl fmt::Display for Subject {
     }
 }
 
-/// The part of a shared address that a line is limited to. Read and kept, but
-/// not enforced yet: an opt-out then covers the whole address, a consent none.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PortLimit {
-    /// `ports=1024-2047` or `ports=1024-2047,4096`.
-    Ports(Vec<PortRange>),
-    /// `map-e=a:4,k:8,psid:0x34` (RFC 7597 section 5.1).
-    MapE {
-        /// Offset bits, 0-15.
-        a: u8,
-        /// Bits of the port-set id; `a + k` is at most 16.
-        k: u8,
-        /// Port-set id, below `2^k`.
-        psid: u16,
-    },
-}
-
-/// Ports from the first to the last, both included.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PortRange {
-    first: u16,
-    last: u16,
-}
-
-impl PortRange {
-    fn read(text: &str) -> Option<Self> {
-        let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let (first, last) = (first.parse().ok()?, last.parse().ok()?);
-        (first <= last).then_some(Self { first, last })
-    }
-}
-
-impl PortLimit {
-    fn read_ports(text: &str) -> Option<Self> {
-        text.split(',')
-            .map(PortRange::read)
-            .collect::<Option<_>>()
-            .map(Self::Ports)
-    }
-
-    fn read_map_e(text: &str) -> Option<Self> {
-        let (mut a, mut k, mut psid) = (None, None, None);
-        for part in text.split(',') {
-            let (name, value) = part.split_once(':')?;
-            let value: u16 = match value.strip_prefix("0x") {
-                Some(hex) => u16::from_str_radix(hex, 16).ok()?,
-                None => value.parse().ok()?,
-            };
-            let slot = match name {
-                "a" => &mut a,
-                "k" => &mut k,
-                "psid" => &mut psid,
-                _ => return None,
-            };
-            if slot.replace(value).is_some() {
-                return None;
-            }
-        }
-        let (a, k, psid) = (u8::try_from(a?).ok()?, u8::try_from(k?).ok()?, psid?);
-        let fits = a <= 15 && k <= 16 && a + k <= 16 && u32::from(psid) < 1 << k;
-        fits.then_some(Self::MapE { a, k, psid })
-    }
-}
-
-impl fmt::Display for PortLimit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ports(ranges) => {
-                f.write_str("ports=")?;
-                for (index, range) in ranges.iter().enumerate() {
-                    let comma = if index > 0 { "," } else { "" };
-                    write!(f, "{comma}{}-{}", range.first, range.last)?;
-                }
-                Ok(())
-            }
-            Self::MapE { a, k, psid } => write!(f, "map-e=a:{a},k:{k},psid:{psid:#x}"),
-        }
-    }
-}
-
 /// One line that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -145,23 +67,32 @@ pub struct Entry {
     pub purposes: PurposeSet,
     /// Not in force before this time.
     pub from: Option<Timestamp>,
-    /// The part of a shared address it is limited to; not enforced yet.
+    /// The part of a shared address it is limited to.
     pub ports: Option<Box<PortLimit>>,
+    /// The subscriber space it is limited to. A refusal without one holds in
+    /// every space, a consent without one in space 0, that of the packets
+    /// whose VLAN has none.
+    pub space: Option<u32>,
     /// The file the line stands in.
     pub source: Arc<Path>,
     /// The line's number in that file, from 1.
     pub line: u32,
 }
 
+/// Subject, ports and space.
+pub(crate) type WhomRef<'a> = (&'a Subject, Option<&'a PortLimit>, Option<u32>);
+/// Whom a line speaks of, for which purposes, since when.
+pub(crate) type Meaning<'a> = (WhomRef<'a>, PurposeSet, Option<Timestamp>);
+
 impl Entry {
     /// What the line says, without where it stands.
-    pub(crate) fn meaning(&self) -> (&Subject, PurposeSet, Option<Timestamp>, Option<&PortLimit>) {
-        (
-            &self.subject,
-            self.purposes,
-            self.from,
-            self.ports.as_deref(),
-        )
+    pub(crate) fn meaning(&self) -> Meaning<'_> {
+        (self.whom(), self.purposes, self.from)
+    }
+
+    /// Whom the line speaks of: subject, ports and space.
+    pub(crate) fn whom(&self) -> WhomRef<'_> {
+        (&self.subject, self.ports.as_deref(), self.space)
     }
 
     /// Whether the line is in force at this time.
@@ -187,6 +118,9 @@ impl fmt::Display for Entry {
         }
         if let Some(ports) = &self.ports {
             write!(f, " {ports}")?;
+        }
+        if let Some(space) = self.space {
+            write!(f, " space={space}")?;
         }
         if let Some(from) = self.from {
             write!(f, " from={from}")?;
@@ -347,14 +281,9 @@ impl ParsedList {
     /// otherwise than written.
     fn keep(&mut self, number: u32, subject: Subject, host_bits: bool, options: Options) {
         let mut notes = Vec::new();
-        if options.ports.is_some() {
-            let outcome = match self.kind {
-                ListKind::OptOut => format!("all of {subject} is opted out"),
-                ListKind::Exclusion => format!("all of {subject} is excluded"),
-                ListKind::OptIn => format!("the line grants {subject} nothing"),
-            };
+        if self.kind == ListKind::Exclusion && options.ports.is_some() {
             notes.push(format!(
-                "ports of a shared address are not told apart yet: {outcome}"
+                "an exclusion holds for whole addresses: all of {subject} is excluded"
             ));
         }
         let purposes = options.purposes.unwrap_or(PurposeSet::ALL);
@@ -374,8 +303,7 @@ impl ParsedList {
                         "discover is granted to {subject} only together with block"
                     ));
                 }
-                let whole = matches!(subject, Subject::Prefix(_)) && options.ports.is_none();
-                whole && !host_bits && !options.unreadable
+                matches!(subject, Subject::Prefix(_)) && !host_bits && !options.unreadable
             }
         };
         for note in notes {
@@ -389,6 +317,7 @@ impl ParsedList {
             purposes,
             from: options.from,
             ports: options.ports.map(Box::new),
+            space: options.space,
             source: Arc::clone(&self.source),
             line: number,
         };
@@ -397,9 +326,11 @@ impl ParsedList {
             entry.purposes = PurposeSet::ALL;
             entry.from = None;
             entry.ports = None;
+            entry.space = None;
         }
         if self.kind == ListKind::Exclusion {
             entry.purposes = PurposeSet::ALL;
+            entry.ports = None;
         }
         self.entries.push(entry);
     }
@@ -420,6 +351,7 @@ struct Options {
     purposes: Option<PurposeSet>,
     from: Option<Timestamp>,
     ports: Option<PortLimit>,
+    space: Option<u32>,
     unreadable: bool,
 }
 
@@ -470,8 +402,20 @@ impl Options {
                     None => Ok(()),
                 }
             }
+            "space" => {
+                let space = value.parse().map_err(|_| {
+                    format!(
+                        "space={} is no number of a subscriber space",
+                        shortened(value)
+                    )
+                })?;
+                match self.space.replace(space) {
+                    Some(_) => Err(twice(key)),
+                    None => Ok(()),
+                }
+            }
             _ => Err(format!(
-                "{:?} is no option (known: purposes, ports, map-e, from)",
+                "{:?} is no option (known: purposes, ports, map-e, space, from)",
                 shortened(key)
             )),
         }

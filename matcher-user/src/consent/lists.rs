@@ -16,9 +16,10 @@ use super::{
     atomic_file::write_atomically,
     list::{ListKind, ListProblem, ParsedList, Weight},
     managed::ManagedList,
+    ports::PortLimit,
     purpose::PurposeSet,
     state::{List, Unreadable, apply},
-    table::{ConsentInputs, ConsentTable},
+    table::{ConsentInputs, ConsentTable, Space},
 };
 
 /// Where consent comes from.
@@ -66,7 +67,28 @@ pub struct Reload {
     pub matching_allowed: bool,
 }
 
-/// A line that covers an address or prefix, in whole or in part.
+/// Whom to explain.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Asked<'a> {
+    /// Address or prefix.
+    pub prefix: IpNet,
+    /// In this subscriber space; in any where there is none.
+    pub space: Option<u32>,
+    /// With these ports; with any where there are none.
+    pub ports: Option<&'a PortLimit>,
+}
+
+impl From<IpNet> for Asked<'_> {
+    fn from(prefix: IpNet) -> Self {
+        Self {
+            prefix,
+            space: None,
+            ports: None,
+        }
+    }
+}
+
+/// A line that covers what was asked for, in whole or in part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mention {
     /// The list.
@@ -106,6 +128,8 @@ impl fmt::Display for Mention {
 #[derive(Clone, Debug)]
 pub struct ConsentLists {
     sources: ConsentSources,
+    /// The subscriber spaces besides 0.
+    spaces: Vec<Space>,
     files: Vec<ListFile>,
 }
 
@@ -145,7 +169,17 @@ impl ConsentLists {
                 }
             })
             .collect();
-        Self { sources, files }
+        Self {
+            sources,
+            spaces: Vec::new(),
+            files,
+        }
+    }
+
+    /// Says which subscriber spaces there are besides 0, and where their
+    /// subscribers are. Until then there are none.
+    pub fn set_spaces(&mut self, spaces: Vec<Space>) {
+        self.spaces = spaces;
     }
 
     /// Reads every list again and decides what is in force. What was read is
@@ -166,7 +200,36 @@ impl ConsentLists {
             reload.held_back += outcome.held_back;
             reload.matching_allowed &= outcome.matching_allowed;
         }
+        let unknown = self.lines_of_unknown_spaces();
+        reload.problems.extend(unknown);
         reload
+    }
+
+    fn lines_of_unknown_spaces(&self) -> Vec<ListProblem> {
+        self.files
+            .iter()
+            .filter_map(|file| file.list.as_ref())
+            .flat_map(|list| list.entries.iter().map(|entry| (list.kind, entry)))
+            .filter_map(|(kind, entry)| {
+                let space = entry.space.filter(|space| *space != 0)?;
+                if self.spaces.iter().any(|known| known.id == space) {
+                    return None;
+                }
+                let outcome = match kind {
+                    ListKind::OptIn => "grants nothing",
+                    ListKind::OptOut | ListKind::Exclusion => "holds in every space",
+                };
+                Some(ListProblem {
+                    source: Arc::clone(&entry.source),
+                    line: entry.line,
+                    weight: Weight::Note,
+                    message: format!(
+                        "there is no subscriber space {space} (see [[subscribers.space]]): the \
+                         line {outcome}"
+                    ),
+                })
+            })
+            .collect()
     }
 
     /// Neither a list nor the word that there is none (design decision 2).
@@ -207,6 +270,7 @@ impl ConsentLists {
                 .iter()
                 .filter_map(|file| file.list.as_ref())
                 .collect(),
+            spaces: &self.spaces,
             notice_since: self.sources.notice_since,
             matching_allowed: !self.refusals_are_unstated()
                 && self.files.iter().all(|file| file.matching_allowed),
@@ -218,18 +282,30 @@ impl ConsentLists {
         ConsentTable::compile(&self.inputs(), at)
     }
 
-    /// The lines in the lists that speak of the address or prefix, or of a
-    /// part of it.
-    pub fn explain(&self, asked: IpNet) -> Vec<Mention> {
-        let asked = asked.trunc();
+    /// The lines in the lists that speak of what is asked for, or of a part
+    /// of it.
+    pub fn explain(&self, asked: Asked<'_>) -> Vec<Mention> {
+        let prefix = asked.prefix.trunc();
         self.files
             .iter()
             .filter_map(|file| file.list.as_ref())
             .flat_map(|list| list.entries.iter().map(|entry| (list.kind, entry)))
             .filter_map(|(kind, entry)| {
                 let net = entry.prefix()?;
-                let whole = net.contains(&asked);
-                (whole || asked.contains(&net)).then(|| Mention {
+                let ports = entry.ports.as_deref();
+                let holds = (net.contains(&prefix) || prefix.contains(&net))
+                    && match (entry.space, asked.space) {
+                        (Some(own), Some(asked)) => own == asked,
+                        _ => true,
+                    }
+                    && match (ports, asked.ports) {
+                        (Some(own), Some(asked)) => own.touches(asked),
+                        _ => true,
+                    };
+                let whole = net.contains(&prefix)
+                    && (ports.is_none() || ports == asked.ports)
+                    && (entry.space.is_none() || entry.space == asked.space);
+                holds.then(|| Mention {
                     source: Arc::clone(&entry.source),
                     line: entry.line,
                     text: entry.to_string(),
@@ -242,9 +318,9 @@ impl ConsentLists {
             .collect()
     }
 
-    /// The lines that refuse one of the purposes for the address or prefix,
-    /// or for a part of it: what stands in the way of an opt-in.
-    pub fn refusals(&self, asked: IpNet, purposes: PurposeSet) -> Vec<Mention> {
+    /// The lines that refuse one of the purposes for what is asked for, or for
+    /// a part of it: what stands in the way of an opt-in.
+    pub fn refusals(&self, asked: Asked<'_>, purposes: PurposeSet) -> Vec<Mention> {
         let mut mentions = self.explain(asked);
         mentions.retain(|mention| {
             mention.kind != ListKind::OptIn && !mention.purposes.intersection(purposes).is_empty()

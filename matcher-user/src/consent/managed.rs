@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashSet,
+    fmt,
     fs::{self, File, OpenOptions},
     io,
     path::{Path, PathBuf},
@@ -15,7 +16,8 @@ use jiff::Timestamp;
 use super::{
     ConsentModel,
     atomic_file::write_atomically,
-    list::{Entry, ListKind, ParsedList, Subject},
+    list::{Entry, ListKind, ParsedList, Subject, WhomRef},
+    ports::PortLimit,
     purpose::PurposeSet,
 };
 
@@ -36,6 +38,48 @@ pub enum ManagedError {
     /// The subject cannot be found on the wire.
     #[error("{0} cannot be enforced yet: give the subscriber's addresses")]
     NotEnforceable(Subject),
+}
+
+/// Whom a change is about: an address or prefix, and where it is shared the
+/// part that is one subscriber's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whom {
+    /// Address or prefix.
+    pub subject: Subject,
+    /// Only these ports.
+    pub ports: Option<PortLimit>,
+    /// Only in this subscriber space.
+    pub space: Option<u32>,
+}
+
+impl Whom {
+    fn as_ref(&self) -> WhomRef<'_> {
+        (&self.subject, self.ports.as_ref(), self.space)
+    }
+}
+
+impl From<Subject> for Whom {
+    fn from(subject: Subject) -> Self {
+        Self {
+            subject,
+            ports: None,
+            space: None,
+        }
+    }
+}
+
+impl fmt::Display for Whom {
+    /// As a line of a list.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.subject)?;
+        if let Some(ports) = &self.ports {
+            write!(f, " {ports}")?;
+        }
+        if let Some(space) = self.space {
+            write!(f, " space={space}")?;
+        }
+        Ok(())
+    }
 }
 
 /// A list that the product keeps itself.
@@ -67,50 +111,50 @@ impl ManagedList {
         &self.path
     }
 
-    /// Adds the subject for the purposes; false when the list said so already.
+    /// Adds someone for the purposes; false when the list said so already.
     ///
     /// # Errors
     /// The file cannot be changed, or the subject cannot be enforced.
     pub fn add(
         &self,
-        subject: &Subject,
+        whom: &Whom,
         purposes: PurposeSet,
         now: Timestamp,
     ) -> Result<bool, ManagedError> {
-        enforceable(subject)?;
+        enforceable(&whom.subject)?;
         let _lock = self.lock()?;
         let content = self.content()?;
         let said = content
             .list
             .entries
             .iter()
-            .filter(|entry| entry.subject == *subject)
-            .filter(|entry| entry.ports.is_none() && entry.in_force(now))
+            .filter(|entry| entry.whom() == whom.as_ref() && entry.in_force(now))
             .fold(PurposeSet::NONE, |said, entry| said.union(entry.purposes));
         if said.covers(purposes) {
             return Ok(false);
         }
-        let mut line = subject.to_string();
-        if purposes != PurposeSet::ALL {
-            line.push_str(&format!(" purposes={purposes}"));
-        }
-        self.append(content, [format!("{line}  # {now:.0}")])?;
+        let purposes = match purposes {
+            PurposeSet::ALL => String::new(),
+            some => format!(" purposes={some}"),
+        };
+        self.append(content, [format!("{whom}{purposes}  # {now:.0}")])?;
         Ok(true)
     }
 
-    /// Takes the purposes from every line of exactly this subject; false when
-    /// the list said nothing of them. Lines of covering prefixes stay.
+    /// Takes the purposes from every line of exactly this subject, ports and
+    /// space; false when the list said nothing of them. Lines of covering
+    /// prefixes stay, and those of others who share the address.
     ///
     /// # Errors
     /// The file cannot be changed.
-    pub fn remove(&self, subject: &Subject, purposes: PurposeSet) -> Result<bool, ManagedError> {
+    pub fn remove(&self, whom: &Whom, purposes: PurposeSet) -> Result<bool, ManagedError> {
         let _lock = self.lock()?;
         let content = self.content()?;
         let concerned: Vec<&Entry> = content
             .list
             .entries
             .iter()
-            .filter(|entry| entry.subject == *subject)
+            .filter(|entry| entry.whom() == whom.as_ref())
             .filter(|entry| !entry.purposes.intersection(purposes).is_empty())
             .collect();
         if concerned.is_empty() {
@@ -261,7 +305,7 @@ fn enforceable(subject: &Subject) -> Result<(), ManagedError> {
     }
 }
 
-/// Opts the subject out of the purposes, whatever the model; false when it
+/// Opts someone out of the purposes, whatever the model; false when it
 /// was so already. In the opt-in model its consent goes too.
 ///
 /// # Errors
@@ -269,14 +313,14 @@ fn enforceable(subject: &Subject) -> Result<(), ManagedError> {
 pub fn opt_out(
     model: ConsentModel,
     state_dir: &Path,
-    subject: &Subject,
+    whom: &Whom,
     purposes: PurposeSet,
     now: Timestamp,
 ) -> Result<bool, ManagedError> {
-    let added = ManagedList::opt_outs(state_dir).add(subject, purposes, now)?;
+    let added = ManagedList::opt_outs(state_dir).add(whom, purposes, now)?;
     let removed = match model {
         ConsentModel::OptOut => false,
-        ConsentModel::OptIn => ManagedList::opt_ins(state_dir).remove(subject, purposes)?,
+        ConsentModel::OptIn => ManagedList::opt_ins(state_dir).remove(whom, purposes)?,
     };
     Ok(added || removed)
 }
@@ -290,14 +334,14 @@ pub fn opt_out(
 pub fn opt_in(
     model: ConsentModel,
     state_dir: &Path,
-    subject: &Subject,
+    whom: &Whom,
     purposes: PurposeSet,
     now: Timestamp,
 ) -> Result<bool, ManagedError> {
-    let removed = ManagedList::opt_outs(state_dir).remove(subject, purposes)?;
+    let removed = ManagedList::opt_outs(state_dir).remove(whom, purposes)?;
     let added = match model {
         ConsentModel::OptOut => false,
-        ConsentModel::OptIn => ManagedList::opt_ins(state_dir).add(subject, purposes, now)?,
+        ConsentModel::OptIn => ManagedList::opt_ins(state_dir).add(whom, purposes, now)?,
     };
     Ok(added || removed)
 }

@@ -4,26 +4,35 @@
 //! - [`list`] reads one list; a line in doubt favours the subscriber;
 //! - [`state`] decides what is in force of a list that was read anew;
 //! - [`lists`] holds all lists of a configuration and reads them again;
-//! - [`table`] compiles them into the answer for every address;
+//! - [`ports`] knows which ports of a shared address a subscriber holds;
+//! - [`table`] compiles them into the answer for every address and port;
+//! - [`Refused`] says which records of earlier traffic must go;
 //! - [`managed`] changes the lists that the product keeps itself.
 
 use std::{fmt, str::FromStr};
 
+mod answer;
 mod atomic_file;
 pub mod list;
 pub mod lists;
 pub mod managed;
+pub mod ports;
 pub mod prefix;
 mod purpose;
+mod refused;
 pub mod state;
 pub mod table;
 
 pub use self::{
+    answer::{Answer, PortAnswers},
     list::{Entry, ListKind, ListProblem, ParsedList, Subject, Weight},
-    lists::{ConsentLists, ConsentSources, Mention, Reload},
-    managed::{ManagedError, ManagedList},
+    lists::{Asked, ConsentLists, ConsentSources, Mention, Reload},
+    managed::{ManagedError, ManagedList, Whom},
+    ports::{PortLimit, PortRange, PortRun},
+    prefix::SpacePrefix,
     purpose::{Purpose, PurposeSet, UnknownPurpose},
-    table::{Closed, ConsentInputs, ConsentTable},
+    refused::Refused,
+    table::{Closed, ConsentInputs, ConsentTable, Space},
 };
 
 /// Who consents when no list names them.

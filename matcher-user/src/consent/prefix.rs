@@ -1,6 +1,9 @@
 //! Addresses and prefixes as people write them in lists and in the config.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -12,6 +15,34 @@ pub struct ReadPrefix {
     pub net: IpNet,
     /// The text had host bits.
     pub host_bits: bool,
+}
+
+/// A prefix in a subscriber space; ordered so that in each space a prefix
+/// stands before those it covers.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SpacePrefix {
+    /// The space; 0 is that of the packets whose VLAN has none of its own.
+    pub space: u32,
+    /// The prefix, without host bits.
+    pub prefix: IpNet,
+}
+
+impl From<IpNet> for SpacePrefix {
+    /// In space 0.
+    fn from(prefix: IpNet) -> Self {
+        Self { space: 0, prefix }
+    }
+}
+
+impl fmt::Display for SpacePrefix {
+    /// The prefix, and the space unless it is 0.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.prefix)?;
+        if self.space != 0 {
+            write!(f, " space={}", self.space)?;
+        }
+        Ok(())
+    }
 }
 
 /// A text that is neither an address nor a prefix.

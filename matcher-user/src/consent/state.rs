@@ -11,7 +11,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    list::{Entry, ListKind, ListProblem, ParsedList, Subject, Weight},
+    list::{Entry, ListKind, ListProblem, ParsedList, Weight, WhomRef},
     purpose::{Purpose, PurposeSet},
 };
 
@@ -168,15 +168,15 @@ fn united(previous: Option<&List>, new: Vec<Entry>) -> (Vec<Entry>, usize) {
     (entries, held_back)
 }
 
-/// From when a subject's consent to each purpose was in force before:
+/// From when someone's consent to each purpose was in force before:
 /// `Some(None)` is "always", `None` is "never".
 type GrantedFrom = [Option<Option<Timestamp>>; Purpose::ALL.len()];
 
 /// Of the new consents, what the previous reading granted too.
 fn agreed(previous: Option<&List>, new: &[Entry]) -> (Vec<Entry>, usize) {
-    let mut before: HashMap<&Subject, GrantedFrom> = HashMap::new();
+    let mut before: HashMap<WhomRef<'_>, GrantedFrom> = HashMap::new();
     for entry in previous.into_iter().flat_map(|list| &list.entries) {
-        let granted = before.entry(&entry.subject).or_default();
+        let granted = before.entry(entry.whom()).or_default();
         for (slot, purpose) in granted.iter_mut().zip(Purpose::ALL) {
             if entry.purposes.contains(purpose) {
                 // `None` (always) sorts before every time.
@@ -187,7 +187,7 @@ fn agreed(previous: Option<&List>, new: &[Entry]) -> (Vec<Entry>, usize) {
     let mut entries = Vec::new();
     let mut held_back = 0;
     for entry in new {
-        let granted = before.get(&entry.subject).copied().unwrap_or_default();
+        let granted = before.get(&entry.whom()).copied().unwrap_or_default();
         // At most one line a purpose: they may have been granted at different
         // times.
         let mut parts: Vec<(Option<Timestamp>, PurposeSet)> = Vec::new();

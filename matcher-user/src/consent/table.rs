@@ -1,21 +1,47 @@
-//! The consent of every address, compiled from the lists at one instant.
+//! The consent of every address and port, compiled from the lists at one
+//! instant.
 //!
 //! Pure: the same lists at the same instant give the same table. A longest-
 //! prefix match over [`ConsentTable::entries`] alone gives the right answer,
-//! because whatever covers an entry is already worked into it.
+//! because whatever covers an entry is already worked into it, port by port.
+//!
+//! Each subscriber space has entries of its own. A refusal that names no space
+//! holds in all of them: entries of a space other than 0 are made of those
+//! refusals that touch its prefixes, so that a thousand spaces do not hold a
+//! list a thousand times.
 
-use std::{fmt, net::IpAddr};
+mod answers;
+mod push_down;
+mod rules;
+
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
 
+use self::{
+    answers::Answers,
+    push_down::{Compiled, Compiler},
+    rules::{Rule, Says, touching},
+};
 use super::{
     ConsentModel,
+    answer::Answer,
     list::ListKind,
-    prefix::{first, last, number},
+    prefix::SpacePrefix,
     purpose::{Purpose, PurposeSet},
+    refused::Refused,
     state::List,
 };
+
+/// A subscriber space other than 0, as far as consent depends on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Its number.
+    pub id: u32,
+    /// Where its subscribers are.
+    pub prefixes: Vec<IpNet>,
+}
 
 /// Everything that consent depends on.
 #[derive(Clone, Debug)]
@@ -25,6 +51,9 @@ pub struct ConsentInputs<'a> {
     /// The lists in force; consents ([`ListKind::OptIn`]) count in the opt-in
     /// model only.
     pub lists: Vec<&'a List>,
+    /// The subscriber spaces besides 0. A refusal for a space that is not here
+    /// holds in every space, a consent for one in none.
+    pub spaces: &'a [Space],
     /// Since when the prior notice holds that the opt-out model needs (R2);
     /// before it nobody has consented. `None`: it holds.
     pub notice_since: Option<Timestamp>,
@@ -61,20 +90,35 @@ impl fmt::Display for Closed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsentTable {
     default: PurposeSet,
-    entries: Vec<(IpNet, PurposeSet)>,
+    answers: Answers,
+    /// By space; only those with an entry.
+    spaces: BTreeMap<u32, Compiled>,
+    /// What every space refuses, beside its own entries.
+    everywhere: Everywhere,
     valid_until: Option<Timestamp>,
     closed: Option<Closed>,
-    v4: Ranges<u32>,
-    v6: Ranges<u128>,
+}
+
+/// Entries of a space are made for the addresses of its subscribers. Records
+/// may speak of others, or of a space that is gone: for them too hold the
+/// refusals that name no space.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Everywhere {
+    /// Whoever has no entry has consented to nothing.
+    Nobody,
+    /// They are those of space 0.
+    SpaceZero,
+    /// Space 0 has others of its own.
+    Own(Compiled),
 }
 
 impl ConsentTable {
     /// Compiles the lists as they stand at `at`.
     ///
     /// Refusals accumulate and consents unite, over all lines that cover an
-    /// address; a refusal wins over any consent. A refusal of `block` refuses
-    /// `discover` too (R2). A line does not count before its `from`: an
-    /// opt-out is in force from the time that it names.
+    /// address and port; a refusal wins over any consent. A refusal of `block`
+    /// refuses `discover` too (R2). A line does not count before its `from`:
+    /// an opt-out is in force from the time that it names.
     pub fn compile(inputs: &ConsentInputs<'_>, at: Timestamp) -> Self {
         let mut valid_until: Option<Timestamp> = None;
         let mut closed = None;
@@ -91,19 +135,15 @@ impl ConsentTable {
         if closed.is_some() {
             return Self {
                 default: PurposeSet::NONE,
-                entries: Vec::new(),
+                answers: Answers::default(),
+                spaces: BTreeMap::new(),
+                everywhere: Everywhere::Nobody,
                 valid_until,
                 closed,
-                v4: Ranges::default(),
-                v6: Ranges::default(),
             };
         }
 
-        let base = match inputs.model {
-            ConsentModel::OptOut => PurposeSet::ALL,
-            ConsentModel::OptIn => PurposeSet::NONE,
-        };
-        let mut rules = Vec::new();
+        let mut lines = Lines::new(inputs.spaces);
         for list in &inputs.lists {
             if list.kind == ListKind::OptIn && inputs.model == ConsentModel::OptOut {
                 continue;
@@ -117,35 +157,27 @@ impl ConsentTable {
                     };
                     continue;
                 }
-                let says = Says::new(list.kind, entry.purposes);
-                rules.push((net, says));
+                let rule = Rule {
+                    net,
+                    says: Says::new(list.kind, entry.purposes),
+                    ports: entry.ports.as_deref(),
+                };
+                lines.add(list.kind, entry.space, rule);
             }
         }
-        // Equal prefixes become neighbours, a covering one stands before the
-        // covered, IPv4 before IPv6.
-        rules.sort_unstable_by_key(|(net, _)| *net);
-        rules.dedup_by(|(net, says), (kept_net, kept)| {
-            let same = net == kept_net;
-            if same {
-                *kept = kept.with(*says);
-            }
-            same
-        });
-
-        let split = rules.partition_point(|(net, _)| matches!(net, IpNet::V4(_)));
-        let (v4_rules, v6_rules) = rules.split_at_checked(split).unwrap_or((&rules, &[]));
-        let mut entries = Vec::with_capacity(rules.len());
-        let v4 = push_down(v4_rules, base, &mut entries, |start| {
-            u32::try_from(start).unwrap_or(u32::MAX)
-        });
-        let v6 = push_down(v6_rules, base, &mut entries, |start| start);
+        let base = match inputs.model {
+            ConsentModel::OptOut => PurposeSet::ALL,
+            ConsentModel::OptIn => PurposeSet::NONE,
+        };
+        let mut compiler = Compiler::new(base);
+        let (spaces, everywhere) = lines.compile(inputs, &mut compiler);
         Self {
             default: base.lawful(),
-            entries,
+            answers: compiler.into_answers(),
+            spaces,
+            everywhere,
             valid_until,
             closed,
-            v4,
-            v6,
         }
     }
 
@@ -155,10 +187,26 @@ impl ConsentTable {
     }
 
     /// What the prefixes allow whose answer differs from that of the prefix
-    /// around them; sorted by family, address and length. The longest match
-    /// alone is right.
-    pub fn entries(&self) -> &[(IpNet, PurposeSet)] {
-        &self.entries
+    /// around them; in the order of [`SpacePrefix`]. The longest match in a
+    /// space alone is right for the space's subscribers.
+    pub fn entries(&self) -> impl Iterator<Item = (SpacePrefix, Answer)> + '_ {
+        self.spaces.iter().flat_map(|(space, compiled)| {
+            compiled.entries.iter().map(|(prefix, answer)| {
+                let place = SpacePrefix {
+                    space: *space,
+                    prefix: *prefix,
+                };
+                (place, self.answers.get(*answer))
+            })
+        })
+    }
+
+    /// Number of [`ConsentTable::entries`].
+    pub fn entry_count(&self) -> usize {
+        self.spaces
+            .values()
+            .map(|compiled| compiled.entries.len())
+            .sum()
     }
 
     /// From when on the table has to be compiled anew, because a line comes
@@ -172,147 +220,134 @@ impl ConsentTable {
         self.closed
     }
 
-    /// What the address allows. IPv4-mapped IPv6 is taken as written: give
-    /// the address as it stands on the wire.
-    pub fn allowed(&self, address: IpAddr) -> PurposeSet {
-        match address {
-            IpAddr::V4(v4) => self.v4.find(u32::from(v4)),
-            IpAddr::V6(_) => self.v6.find(number(address)),
-        }
-        .unwrap_or(self.default)
-    }
-
-    /// Whether the address allows the purpose.
-    pub fn allows(&self, address: IpAddr, purpose: Purpose) -> bool {
-        self.allowed(address).contains(purpose)
-    }
-}
-
-/// What lines say of one prefix.
-#[derive(Copy, Clone, Debug, Default)]
-struct Says {
-    granted: PurposeSet,
-    refused: PurposeSet,
-}
-
-impl Says {
-    fn new(kind: ListKind, purposes: PurposeSet) -> Self {
-        match kind {
-            ListKind::OptIn => Self {
-                granted: purposes,
-                refused: PurposeSet::NONE,
-            },
-            ListKind::OptOut | ListKind::Exclusion => Self {
-                granted: PurposeSet::NONE,
-                refused: purposes,
-            },
-        }
-    }
-
-    fn with(self, other: Self) -> Self {
-        Self {
-            granted: self.granted.union(other.granted),
-            refused: self.refused.union(other.refused),
-        }
-    }
-
-    fn allowed(self, base: PurposeSet) -> PurposeSet {
-        base.union(self.granted).without(self.refused).lawful()
-    }
-}
-
-/// Disjoint ranges by their starts; each ends where the next begins.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Ranges<N> {
-    starts: Vec<N>,
-    allowed: Vec<PurposeSet>,
-}
-
-impl<N> Default for Ranges<N> {
-    fn default() -> Self {
-        Self {
-            starts: Vec::new(),
-            allowed: Vec::new(),
-        }
-    }
-}
-
-impl<N: Ord + Copy> Ranges<N> {
-    /// The range's answer; `None` before the first range.
-    fn find(&self, number: N) -> Option<PurposeSet> {
-        let after = self.starts.partition_point(|start| *start <= number);
-        self.allowed.get(after.checked_sub(1)?).copied()
-    }
-
-    /// Starts a range. Starts never go down; of several at the same place the
-    /// last one counts.
-    fn start(&mut self, start: N, allowed: PurposeSet) {
-        if self.starts.last() == Some(&start) {
-            self.starts.pop();
-            self.allowed.pop();
-        }
-        if self.allowed.last() != Some(&allowed) {
-            self.starts.push(start);
-            self.allowed.push(allowed);
-        }
-    }
-}
-
-/// Works every covering prefix into those it covers, in one pass over sorted,
-/// distinct prefixes of one family. Appends the entries and gives the ranges.
-fn push_down<N: Ord + Copy>(
-    rules: &[(IpNet, Says)],
-    base: PurposeSet,
-    entries: &mut Vec<(IpNet, PurposeSet)>,
-    from_number: impl Fn(u128) -> N,
-) -> Ranges<N> {
-    struct Open {
-        last: u128,
-        says: Says,
-    }
-    // The prefixes around the current place, outermost first; at most one for
-    // each length.
-    let mut around: Vec<Open> = Vec::new();
-    let mut ranges = Ranges::default();
-    let answer = |around: &[Open]| {
-        around
-            .last()
-            .map(|open| open.says)
-            .unwrap_or_default()
-            .allowed(base)
-    };
-    let close = |around: &mut Vec<Open>, ranges: &mut Ranges<N>, family_last: u128| {
-        if let Some(closed) = around.pop()
-            && closed.last < family_last
+    /// What those at the address allow, port by port. IPv4-mapped IPv6 is
+    /// taken as written: give the address as it stands on the wire.
+    pub fn answer(&self, space: u32, address: IpAddr) -> Answer {
+        let of = |compiled: Option<&Compiled>| match compiled.and_then(|found| found.find(address))
         {
-            ranges.start(from_number(closed.last + 1), answer(around));
+            Some(id) => self.answers.get(id),
+            None => Answer::Whole(self.default),
+        };
+        let own = of(self.spaces.get(&space));
+        let everywhere = match &self.everywhere {
+            _ if space == 0 => return own,
+            Everywhere::Nobody => return own,
+            Everywhere::SpaceZero => self.spaces.get(&0),
+            Everywhere::Own(compiled) => Some(compiled),
+        };
+        own.and(&of(everywhere))
+    }
+
+    /// What the address allows for packets with this port on its side; `None`
+    /// for those whose port cannot be known.
+    pub fn allowed(&self, space: u32, address: IpAddr, port: Option<u16>) -> PurposeSet {
+        let of = |compiled: Option<&Compiled>| match compiled.and_then(|found| found.find(address))
+        {
+            Some(id) => self.answers.allowed(id, port),
+            None => self.default,
+        };
+        let own = of(self.spaces.get(&space));
+        match &self.everywhere {
+            _ if space == 0 => own,
+            Everywhere::Nobody => own,
+            Everywhere::SpaceZero => own.intersection(of(self.spaces.get(&0))),
+            Everywhere::Own(compiled) => own.intersection(of(Some(compiled))),
         }
-    };
-    let family_last = match rules.first() {
-        Some((IpNet::V4(_), _)) => u128::from(u32::MAX),
-        _ => u128::MAX,
-    };
-    for (net, says) in rules {
-        let start = first(net);
-        while around.last().is_some_and(|open| open.last < start) {
-            close(&mut around, &mut ranges, family_last);
-        }
-        let outer = around.last().map(|open| open.says).unwrap_or_default();
-        let says = outer.with(*says);
-        let allowed = says.allowed(base);
-        if allowed != outer.allowed(base) {
-            entries.push((*net, allowed));
-        }
-        ranges.start(from_number(start), allowed);
-        around.push(Open {
-            last: last(net),
-            says,
+    }
+
+    /// Whether the address allows the purpose for packets with this port on
+    /// its side, or for those whose port cannot be known.
+    pub fn allows(&self, space: u32, address: IpAddr, port: Option<u16>, purpose: Purpose) -> bool {
+        self.allowed(space, address, port).contains(purpose)
+    }
+
+    /// Everybody who refuses the purpose.
+    pub fn refused(&self, purpose: Purpose) -> Refused<'_> {
+        Refused::new(self, purpose)
+    }
+
+    /// Whether every address allows the purpose for every port.
+    pub(super) fn nobody_refuses(&self, purpose: Purpose) -> bool {
+        let compiled = self.spaces.values().chain(match &self.everywhere {
+            Everywhere::Own(compiled) => Some(compiled),
+            Everywhere::Nobody | Everywhere::SpaceZero => None,
         });
+        self.default.contains(purpose)
+            && compiled
+                .flat_map(|compiled| &compiled.entries)
+                .all(|(_, id)| self.answers.allowed(*id, None).contains(purpose))
     }
-    while !around.is_empty() {
-        close(&mut around, &mut ranges, family_last);
+}
+
+/// The rules of all lines, by the spaces they hold in.
+struct Lines<'a> {
+    everywhere: Vec<Rule<'a>>,
+    own: BTreeMap<u32, Vec<Rule<'a>>>,
+}
+
+impl<'a> Lines<'a> {
+    fn new(spaces: &[Space]) -> Self {
+        let ids = spaces.iter().map(|space| space.id);
+        Self {
+            everywhere: Vec::new(),
+            own: ids.chain([0]).map(|id| (id, Vec::new())).collect(),
+        }
     }
-    ranges
+
+    fn add(&mut self, kind: ListKind, space: Option<u32>, rule: Rule<'a>) {
+        match kind {
+            ListKind::OptIn => {
+                if let Some(rules) = self.own.get_mut(&space.unwrap_or(0)) {
+                    rules.push(rule);
+                }
+            }
+            ListKind::OptOut | ListKind::Exclusion => {
+                match space.and_then(|space| self.own.get_mut(&space)) {
+                    Some(rules) => rules.push(rule),
+                    None => self.everywhere.push(rule),
+                }
+            }
+        }
+    }
+
+    fn compile(
+        mut self,
+        inputs: &ConsentInputs<'_>,
+        compiler: &mut Compiler,
+    ) -> (BTreeMap<u32, Compiled>, Everywhere) {
+        // A covering prefix stands before the covered, IPv4 before IPv6.
+        self.everywhere.sort_unstable_by_key(|rule| rule.net);
+        let mut spaces = BTreeMap::new();
+        for space in inputs.spaces {
+            let Some(mut rules) = self.own.remove(&space.id).filter(|_| space.id != 0) else {
+                continue;
+            };
+            let mut nets = space.prefixes.clone();
+            nets.extend(rules.iter().map(|rule| rule.net));
+            rules.extend(touching(&self.everywhere, &nets));
+            rules.sort_unstable_by_key(|rule| rule.net);
+            let compiled = compiler.compile(&rules);
+            if !compiled.entries.is_empty() {
+                spaces.insert(space.id, compiled);
+            }
+        }
+        let own = self.own.remove(&0).unwrap_or_default();
+        let everywhere = match inputs.model {
+            ConsentModel::OptIn => Everywhere::Nobody,
+            ConsentModel::OptOut if own.is_empty() => Everywhere::SpaceZero,
+            ConsentModel::OptOut => Everywhere::Own(compiler.compile(&self.everywhere)),
+        };
+        let mut rules = self.everywhere;
+        if !own.is_empty() {
+            rules.extend(own);
+            rules.sort_unstable_by_key(|rule| rule.net);
+        }
+        let compiled = compiler.compile(&rules);
+        if !compiled.entries.is_empty() {
+            spaces.insert(0, compiled);
+        }
+        (spaces, everywhere)
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! Format `dshield`: DShield's recommended block list, tab-separated.
+//! Format `dshield`: DShield's recommended block list; a tab between
+//! fields.
 //!
 //! ```text
-//! Start	End	Netblock	Attacks	Name	Country	email
-//! 43.229.53.0	43.229.53.255	24	788	Japan Inet	JP	admin@v6nic.net
+//! Start        End            Netblock  Attacks  Name        Country  email
+//! 43.229.53.0  43.229.53.255  24        788      Japan Inet  JP       admin@v6nic.net
 //! ```
 //!
 //! It ranks networks by the number of targets that they *attack*: sources,

@@ -18,6 +18,7 @@ mod allow;
 mod bogons;
 mod cymru;
 mod dshield;
+mod error;
 mod feodo;
 pub mod guards;
 mod json;
@@ -48,8 +49,9 @@ use serde::Serialize;
 
 pub use self::{
     allow::{AllowFileError, Allowed, AllowedValue, read_allow_file},
+    error::FeedError,
     guards::{Confirmed, Guards, Shrunk, shrunk},
-    load::{Counts, DEFAULT_MAX_BAD_SHARE, FeedError, LoadedFeed, MAX_FEED_BYTES, load},
+    load::{Counts, DEFAULT_MAX_BAD_SHARE, LoadedFeed, MAX_FEED_BYTES, load},
     misp::{ManifestEvent, manifest as misp_manifest},
     outcome::{FeedOutcome, FeedOutcomes, OutcomeError},
     policy::FeedPolicy,

@@ -150,13 +150,6 @@ impl Summary {
             text,
             "  entries        {entries} of {data_lines} data lines"
         )?;
-        if self.names > 0 {
-            writeln!(
-                text,
-                "  names          {} (nothing matches names yet)",
-                self.names
-            )?;
-        }
         for (family, shares) in [("IPv4", &self.ipv4), ("IPv6", &self.ipv6)] {
             let Shares {
                 entries,
@@ -166,6 +159,13 @@ impl Summary {
             writeln!(
                 text,
                 "    {family}         {entries} (hosts {hosts}, prefixes {prefixes})"
+            )?;
+        }
+        if self.names > 0 {
+            writeln!(
+                text,
+                "  names          {} (nothing matches names yet)",
+                self.names
             )?;
         }
         writeln!(text, "  with port      {}", self.with_port)?;

@@ -235,6 +235,12 @@ fn stix_files_written_by_stix2_are_read_without_loss() {
 }
 
 #[test]
+fn an_entry_stays_small() {
+    // A million entries of a bulk list must fit beside everything else.
+    assert!(size_of::<FeedEntry>() <= 192, "{}", size_of::<FeedEntry>());
+}
+
+#[test]
 fn a_page_of_taxii_without_objects_is_no_error_of_its_own() {
     let feed = parse(Format::Taxii, b"{}\n{\"more\":false}\n");
     assert_eq!((feed.data_lines, feed.not_this_format), (0, None));

@@ -13,7 +13,8 @@ use crate::{
         attach::{self, Mode, Wanted},
         tables::Tables,
     },
-    subscribers::SubscriberSpace,
+    subscribers::{SubscriberSpace, SubscriberSpaces},
+    tables::spaces::SpaceTables,
 };
 
 impl Instance {
@@ -65,9 +66,8 @@ impl Instance {
         let object = self.object()?;
         let mut tables = self.pins().open_or_create(&object, self.limits())?;
         tables.set(Setting::WallOffset, WallOffset::measure().setting())?;
-        self.load_subscribers(&mut tables)?;
         let mut lists = super::consent_lists(self.config()?, &self.paths);
-        self.apply_consent(&mut tables, &mut lists, answer)?;
+        self.apply_subscribers(&mut tables, &mut lists, answer)?;
         Ok(tables)
     }
 
@@ -171,12 +171,15 @@ impl Instance {
         })
     }
 
-    /// Puts the subscriber space of the configuration into the kernel.
-    pub fn load_subscribers(&self, tables: &mut Tables) -> Result<(), InstanceError> {
-        let config = &self.config()?.subscribers;
-        let space = SubscriberSpace::load(config.prefixes.iter().copied(), &config.files)?;
-        tables.set_subscribers(space.prefixes())?;
-        Ok(())
+    /// The subscriber spaces and NAT64 prefixes of the configuration, read from
+    /// its files.
+    pub(super) fn configured_spaces(&self) -> Result<SpaceTables, InstanceError> {
+        let config = self.config()?;
+        let subscribers = &config.subscribers;
+        let space =
+            SubscriberSpace::load(subscribers.prefixes.iter().copied(), &subscribers.files)?;
+        let spaces = SubscriberSpaces::load(space, &subscribers.spaces)?;
+        Ok(SpaceTables::new(&spaces, &config.nat64))
     }
 
     /// Detaches from every interface and removes everything pinned.

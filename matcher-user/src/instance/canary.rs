@@ -1,6 +1,6 @@
 //! The canary's part that touches the pinned state.
 
-use matcher_common::abi::{Setting, purposes};
+use matcher_common::abi::Setting;
 use serde::Serialize;
 
 use super::{Instance, InstanceError};
@@ -8,9 +8,13 @@ use crate::{
     canary::{self, Edge, Report, Stage, State, Trouble},
     clock::boot_now_ns,
     config::CanaryConfig,
+    consent::Purpose,
     indicator::Indicator,
     kernel::{attach, ring::Ring, tables::Tables},
 };
+
+/// The canary's frame has no VLAN.
+const SPACE: u32 = 0;
 
 /// The canary in `matcher status`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -80,7 +84,7 @@ impl Instance {
             })
             .collect();
         let (used, size) = Ring::open(tables)?.fill();
-        let allowed = tables.allowed_purposes(config.subscriber)?;
+        let allowed = tables.allowed_purposes(SPACE, config.subscriber, None)?;
         Ok(State {
             stopped: tables.setting(Setting::Stopped)? != 0,
             consent: tables.setting(Setting::ConsentDeadline)? > boot_now_ns(),
@@ -90,8 +94,8 @@ impl Instance {
             in_space: tables
                 .subscribers()?
                 .iter()
-                .any(|prefix| prefix.contains(&config.subscriber)),
-            allows: allowed & purposes::DETECT != 0,
+                .any(|at| at.space == SPACE && at.prefix.contains(&config.subscriber)),
+            allows: allowed.contains(Purpose::Detect),
             ring: [used, size],
         })
     }

@@ -2,7 +2,6 @@
 
 use std::{fs, path::PathBuf, sync::Arc};
 
-use ipnet::IpNet;
 use jiff::Timestamp;
 use matcher_common::abi::Setting;
 use serde::{Deserialize, Serialize};
@@ -12,15 +11,29 @@ use crate::{
     clock::{WallOffset, boot_now_ns},
     config::{Config, Paths},
     consent::{
-        Closed, ConsentLists, ConsentModel, ConsentTable, ParsedList, Purpose, PurposeSet, Reload,
-        Subject,
+        Asked, Closed, ConsentLists, ConsentModel, ConsentTable, ParsedList, PortLimit, Purpose,
+        PurposeSet, Reload, Space, Subject, Whom,
         managed::{self, ManagedList},
     },
+    hit::Hit,
     kernel::tables::Tables,
     store::Store,
     subscribers::exact_prefix,
-    tables::consent::{ConsentEntries, transition},
+    tables::{consent::ConsentEntries, spaces::SpaceTables},
 };
+
+/// Whom `matcher consent` is asked about, as it was typed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsentSubject {
+    /// Address or prefix.
+    pub subject: String,
+    /// Only these ports: the value of `ports=` in a list.
+    pub ports: Option<String>,
+    /// Only the ports of this port set: the value of `map-e=` in a list.
+    pub map_e: Option<String>,
+    /// Only in this subscriber space.
+    pub space: Option<u32>,
+}
 
 /// What `matcher consent` is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,20 +41,20 @@ use crate::{
 pub enum ConsentAction {
     /// Show the lists in force, or which lines speak of an address.
     Show {
-        /// Address or prefix.
-        subject: Option<String>,
+        /// Whom to show; everybody when absent.
+        whom: Option<ConsentSubject>,
     },
     /// Take a subscriber out, now.
     OptOut {
-        /// Address or prefix.
-        subject: String,
+        /// Whom.
+        whom: ConsentSubject,
         /// Purposes by name; all when empty.
         purposes: Vec<String>,
     },
     /// Take an opt-out back, or in the opt-in model record consent.
     OptIn {
-        /// Address or prefix.
-        subject: String,
+        /// Whom.
+        whom: ConsentSubject,
         /// Purposes by name; all when empty.
         purposes: Vec<String>,
     },
@@ -63,7 +76,14 @@ pub struct AppliedConsent {
 
 /// The consent lists of a configuration, not read yet.
 pub fn consent_lists(config: &Config, paths: &Paths) -> ConsentLists {
-    ConsentLists::new(config.consent.sources(Some(paths.state_dir.clone())))
+    let mut lists = ConsentLists::new(config.consent.sources(Some(paths.state_dir.clone())));
+    // Their numbers; where their subscribers are is known when they are loaded.
+    let spaces = config.subscribers.spaces.iter().map(|space| Space {
+        id: space.id,
+        prefixes: space.prefixes.clone(),
+    });
+    lists.set_spaces(spaces.collect());
+    lists
 }
 
 impl Instance {
@@ -76,10 +96,34 @@ impl Instance {
         lists: &mut ConsentLists,
         answer: &mut Answer,
     ) -> Result<AppliedConsent, InstanceError> {
+        lists.set_spaces(tables.spaces()?.for_consent());
+        self.read_and_put(tables, lists, None, answer)
+    }
+
+    /// The same, and makes the subscriber spaces and NAT64 prefixes of the
+    /// configuration the kernel's. When they cannot be read nothing changes.
+    pub fn apply_subscribers(
+        &self,
+        tables: &mut Tables,
+        lists: &mut ConsentLists,
+        answer: &mut Answer,
+    ) -> Result<AppliedConsent, InstanceError> {
+        let spaces = self.configured_spaces()?;
+        lists.set_spaces(spaces.for_consent());
+        self.read_and_put(tables, lists, Some(&spaces), answer)
+    }
+
+    fn read_and_put(
+        &self,
+        tables: &mut Tables,
+        lists: &mut ConsentLists,
+        spaces: Option<&SpaceTables>,
+        answer: &mut Answer,
+    ) -> Result<AppliedConsent, InstanceError> {
         let reload = lists.reload();
         report(&reload, answer);
         // Remembering needs a disk; obeying does not.
-        let applied = self.put_consent(tables, lists, answer);
+        let applied = self.put_consent(tables, lists, spaces, answer);
         if let Err(source) = lists.remember() {
             answer.warn(format!(
                 "cannot keep the consent lists' last good readings in {}: {source}",
@@ -89,11 +133,13 @@ impl Instance {
         applied
     }
 
-    /// Puts the lists, as read last, into the kernel.
+    /// Puts the lists, as read last, into the kernel, with the spaces if there
+    /// are others.
     fn put_consent(
         &self,
         tables: &mut Tables,
         lists: &ConsentLists,
+        spaces: Option<&SpaceTables>,
         answer: &mut Answer,
     ) -> Result<AppliedConsent, InstanceError> {
         let now = Timestamp::now();
@@ -106,16 +152,20 @@ impl Instance {
                 answer.exit = 1;
             }
         }
-        let new = ConsentEntries {
-            entries: table
-                .entries()
-                .iter()
-                .map(|(prefix, purposes)| (*prefix, purposes.bits().into()))
-                .collect(),
-            default: table.default_allowed().bits().into(),
+        let new = ConsentEntries::from(&table);
+        let change = match spaces {
+            Some(spaces) => tables.set_spaces_and_consent(spaces, &new)?,
+            None => tables.set_consent(&new)?,
         };
-        let plan = transition(&tables.consent()?, &new);
-        tables.change_consent(&plan)?;
+        if change.without_room > 0 {
+            answer.exit = 1;
+            answer.warn(format!(
+                "the table of port ranges is full: {} shared addresses are left alone as a whole \
+                 wherever one of their subscribers opted out; raise tables.max_port_ranges, then \
+                 detach and attach",
+                change.without_room
+            ));
+        }
         let deadline_ns = self.deadline(&table)?;
         tables.set(Setting::ConsentDeadline, deadline_ns)?;
         Ok(AppliedConsent { table, deadline_ns })
@@ -147,12 +197,13 @@ impl Instance {
         if !path.exists() {
             return Ok(());
         }
-        let mut store = Store::open(&path, &self.edge())?;
-        let refused = refusing(&store, table)?;
-        if refused.is_empty() {
+        // Then no record has to be read.
+        if table.refused(Purpose::Detect).is_empty() {
             return Ok(());
         }
-        match store.erase_subscribers(&refused) {
+        let mut store = Store::open(&path, &self.edge())?;
+        match store.erase_hits(|hit| refuses(table, hit)) {
+            Ok(0) => {}
             Ok(hits) => answer.say(format!("{hits} stored hits erased")),
             // Deleted, but a reader keeps the old pages for now.
             Err(error) if error.is_deferred() => answer.warn(error.to_string()),
@@ -177,22 +228,21 @@ impl Instance {
         answer: &mut Answer,
     ) -> Result<Option<AppliedConsent>, InstanceError> {
         match action {
-            ConsentAction::Show { subject } => {
+            ConsentAction::Show { whom } => {
+                match self.pins().exist() {
+                    true => lists.set_spaces(self.tables()?.spaces()?.for_consent()),
+                    false => lists.set_spaces(self.configured_spaces()?.for_consent()),
+                }
                 report(&lists.reload(), answer);
-                self.show_consent(lists, subject.as_deref(), answer)?;
+                self.show_consent(lists, whom.as_ref(), answer)?;
                 return Ok(None);
             }
-            ConsentAction::OptOut { subject, purposes } => {
-                let (subject, purposes) = asked(subject, purposes)?;
-                let changed = managed::opt_out(
-                    self.model()?,
-                    &self.paths.state_dir,
-                    &subject,
-                    purposes,
-                    now(),
-                )?;
+            ConsentAction::OptOut { whom, purposes } => {
+                let (whom, purposes) = (asked(whom)?, asked_purposes(purposes)?);
+                let changed =
+                    managed::opt_out(self.model()?, &self.paths.state_dir, &whom, purposes, now())?;
                 answer.say(format!(
-                    "{subject}: {} for {purposes}",
+                    "{whom}: {} for {purposes}",
                     if changed {
                         "opted out"
                     } else {
@@ -200,17 +250,12 @@ impl Instance {
                     }
                 ));
             }
-            ConsentAction::OptIn { subject, purposes } => {
-                let (subject, purposes) = asked(subject, purposes)?;
-                let changed = managed::opt_in(
-                    self.model()?,
-                    &self.paths.state_dir,
-                    &subject,
-                    purposes,
-                    now(),
-                )?;
+            ConsentAction::OptIn { whom, purposes } => {
+                let (whom, purposes) = (asked(whom)?, asked_purposes(purposes)?);
+                let changed =
+                    managed::opt_in(self.model()?, &self.paths.state_dir, &whom, purposes, now())?;
                 answer.say(format!(
-                    "{subject}: {}",
+                    "{whom}: {}",
                     if changed {
                         match self.model()? {
                             ConsentModel::OptOut => "its opt-out is taken back",
@@ -237,11 +282,12 @@ impl Instance {
             answer.say("recorded; nothing is attached, so no traffic is looked at");
             None
         };
-        if let ConsentAction::OptIn { subject, purposes } = action {
-            let (Subject::Prefix(prefix), purposes) = asked(subject, purposes)? else {
+        if let ConsentAction::OptIn { whom, purposes } = action {
+            let (whom, purposes) = (asked(whom)?, asked_purposes(purposes)?);
+            let Some(asked) = asked_of(&whom) else {
                 return Ok(applied);
             };
-            for line in lists.refusals(prefix, purposes) {
+            for line in lists.refusals(asked, purposes) {
                 answer.exit = 1;
                 answer.warn(format!("still opted out by {line}"));
             }
@@ -283,83 +329,82 @@ impl Instance {
         ));
         Ok(())
     }
-
-    fn show_consent(
-        &self,
-        lists: &ConsentLists,
-        subject: Option<&str>,
-        answer: &mut Answer,
-    ) -> Result<(), InstanceError> {
-        let config = self.config()?;
-        let table = lists.compile(now());
-        let Some(subject) = subject else {
-            answer.say(format!("model             {}", config.consent.model));
-            answer.say(format!("without an entry  {}", table.default_allowed()));
-            answer.say(format!("entries           {}", table.entries().len()));
-            if let Some(closed) = table.closed() {
-                answer.say(closed.to_string());
-            }
-            for (prefix, purposes) in table.entries() {
-                answer.say(format!(
-                    "{:<43} {purposes}",
-                    crate::indicator::value_text(*prefix)
-                ));
-            }
-            return Ok(());
-        };
-        let (Subject::Prefix(prefix), _) = asked(subject, &[])? else {
-            return Err(not_on_the_wire(subject));
-        };
-        let allowed = table.allowed(prefix.addr());
-        answer.say(format!("{subject}: allows {allowed}"));
-        for line in lists.explain(prefix) {
-            answer.say(format!("  {line}"));
-        }
-        if self.pins().exist() {
-            let in_kernel = self.tables()?.allowed_purposes(prefix.addr())?;
-            let in_kernel = PurposeSet::from_bits(u8::try_from(in_kernel).unwrap_or(0));
-            if in_kernel != allowed {
-                answer.warn(format!(
-                    "the kernel allows {in_kernel} at the moment; a list was changed and not \
-                     loaded yet"
-                ));
-            }
-        }
-        Ok(())
-    }
 }
 
-/// The subscribers in the store who refuse detection.
-pub fn refusing(store: &Store, table: &ConsentTable) -> Result<Vec<IpNet>, InstanceError> {
-    Ok(store
-        .subscribers()?
-        .into_iter()
-        .filter(|address| !table.allows(*address, Purpose::Detect))
-        .map(IpNet::from)
-        .collect())
+/// Whether a subscriber in the hit refuses detection by now. Where all consent
+/// who are not listed, every address in the hit is asked, in every layer of it:
+/// whoever is listed is a subscriber. Where nobody consents who is not listed,
+/// only the subscriber of the hit is: an address without an entry may be
+/// anybody's there.
+pub fn refuses(table: &ConsentTable, hit: &Hit) -> bool {
+    let refused = table.refused(Purpose::Detect);
+    let port = hit.subscriber.port.filter(|_| hit.known_by_port());
+    refused.contains(hit.space, hit.subscriber.ip, port)
+        || (table.default_allowed().contains(Purpose::Detect)
+            && hit
+                .ends()
+                .any(|end| refused.contains(hit.space, end.ip, end.port)))
 }
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     Timestamp::now()
 }
 
-fn asked(subject: &str, purposes: &[String]) -> Result<(Subject, PurposeSet), InstanceError> {
-    if subject.starts_with("subscriber=") {
-        return Err(not_on_the_wire(subject));
+/// Whom a command is about.
+pub(super) fn asked(whom: &ConsentSubject) -> Result<Whom, InstanceError> {
+    if whom.subject.starts_with("subscriber=") {
+        return Err(not_on_the_wire(&whom.subject));
     }
-    let prefix = exact_prefix(subject).map_err(InstanceError::Usage)?;
-    let purposes = if purposes.is_empty() {
-        PurposeSet::ALL
-    } else {
-        purposes
-            .join(",")
-            .parse()
-            .map_err(|error| InstanceError::Usage(format!("{error}")))?
+    let prefix = exact_prefix(&whom.subject).map_err(InstanceError::Usage)?;
+    let unreadable = |option, value: &str, form| {
+        InstanceError::Usage(format!("{option} {value} is not of the form {form}"))
     };
-    Ok((Subject::Prefix(prefix), purposes))
+    let ports = match (&whom.ports, &whom.map_e) {
+        (None, None) => None,
+        (Some(ports), None) => Some(
+            PortLimit::read_ports(ports)
+                .ok_or_else(|| unreadable("--ports", ports, "1024-2047 or 1024-2047,4096"))?,
+        ),
+        (None, Some(map_e)) => Some(PortLimit::read_map_e(map_e).ok_or_else(|| {
+            let form = "a:4,k:8,psid:0x34 with a + k at most 16 and psid below 2^k";
+            unreadable("--map-e", map_e, form)
+        })?),
+        (Some(_), Some(_)) => {
+            return Err(InstanceError::Usage(
+                "give --ports or --map-e, not both".into(),
+            ));
+        }
+    };
+    Ok(Whom {
+        subject: Subject::Prefix(prefix),
+        ports,
+        space: whom.space,
+    })
 }
 
-fn not_on_the_wire(subject: &str) -> InstanceError {
+/// As the lists are asked; `None` for a subject that is not on the wire.
+pub(super) fn asked_of(whom: &Whom) -> Option<Asked<'_>> {
+    match whom.subject {
+        Subject::Prefix(prefix) => Some(Asked {
+            prefix,
+            space: whom.space,
+            ports: whom.ports.as_ref(),
+        }),
+        Subject::Subscriber(_) => None,
+    }
+}
+
+fn asked_purposes(purposes: &[String]) -> Result<PurposeSet, InstanceError> {
+    if purposes.is_empty() {
+        return Ok(PurposeSet::ALL);
+    }
+    purposes
+        .join(",")
+        .parse()
+        .map_err(|error| InstanceError::Usage(format!("{error}")))
+}
+
+pub(super) fn not_on_the_wire(subject: &str) -> InstanceError {
     InstanceError::Usage(format!(
         "{subject}: without assignment records a subscriber id cannot be told on the wire; give \
          the subscriber's addresses"

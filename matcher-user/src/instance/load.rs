@@ -61,7 +61,8 @@ impl Instance {
     /// What no feed may load. The subscriber space that the kernel holds and
     /// the operator's own prefixes can never be C&C addresses.
     pub fn guards(&self, tables: &Tables) -> Result<Guards, InstanceError> {
-        self.guards_with(tables.subscribers()?)
+        let subscribers = tables.subscribers()?;
+        self.guards_with(subscribers.into_iter().map(|at| at.prefix))
     }
 
     /// The same, with a subscriber space from elsewhere.

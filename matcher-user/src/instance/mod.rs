@@ -6,6 +6,7 @@ mod answer;
 mod attach;
 mod canary;
 mod consent;
+mod consent_show;
 mod error;
 mod load;
 mod run_dir;
@@ -15,7 +16,7 @@ mod verdict;
 pub use answer::Answer;
 pub use attach::chosen_interfaces;
 pub use canary::CanaryStatus;
-pub use consent::{AppliedConsent, ConsentAction, consent_lists, refusing};
+pub use consent::{AppliedConsent, ConsentAction, ConsentSubject, consent_lists, refuses};
 pub use error::InstanceError;
 pub use load::{LoadedIndicators, PreparedIndicators, parse_sources};
 pub use run_dir::{Lock, LockName, RunDir};
@@ -107,6 +108,7 @@ impl Instance {
         Limits {
             max_indicators: tables.max_indicators,
             max_consent_entries: tables.max_consent_entries,
+            max_port_ranges: tables.max_port_ranges,
             ring_bytes: tables.ring_bytes,
         }
     }

@@ -25,8 +25,14 @@ pub struct Status {
     pub generation: u64,
     /// Prefixes in the subscriber space.
     pub subscriber_prefixes: usize,
+    /// VLANs with a subscriber space of their own.
+    pub vlans: usize,
+    /// NAT64 prefixes.
+    pub nat64_prefixes: usize,
     /// Prefixes with a consent of their own.
     pub consent_entries: usize,
+    /// Port ranges of shared addresses in use, and how many fit.
+    pub port_ranges: [u32; 2],
     /// Attached interfaces.
     pub interfaces: Vec<InterfaceStatus>,
     /// Packets seen.
@@ -111,6 +117,8 @@ impl Instance {
                 + counters.get(Counter::InterfaceUnknown),
         );
         let (used, size) = Ring::open(tables)?.fill();
+        let spaces = tables.spaces()?;
+        let (ranges, most_ranges) = tables.port_range_fill()?;
         let left = tables
             .setting(Setting::ConsentDeadline)?
             .saturating_sub(boot_now_ns());
@@ -119,8 +127,11 @@ impl Instance {
             stopped: tables.setting(Setting::Stopped)? != 0,
             consent_seconds_left: left as f64 / 1e9,
             generation: tables.setting(Setting::Generation)?,
-            subscriber_prefixes: tables.subscribers()?.len(),
+            subscriber_prefixes: spaces.subscribers.len(),
+            vlans: spaces.vlans.len(),
+            nat64_prefixes: spaces.nat64.len(),
             consent_entries: tables.consent()?.entries.len(),
+            port_ranges: [ranges, most_ranges],
             interfaces,
             packets: counters.packets(),
             coverage: if ip == 0 {
@@ -219,6 +230,20 @@ impl Status {
             "tables       generation {}, {} subscriber prefixes, {} consent entries",
             self.generation, self.subscriber_prefixes, self.consent_entries
         )?;
+        let [ranges, most_ranges] = self.port_ranges;
+        if ranges > 0 {
+            writeln!(
+                text,
+                "shared       {ranges} of {most_ranges} port ranges of shared addresses"
+            )?;
+        }
+        if self.vlans > 0 || self.nat64_prefixes > 0 {
+            writeln!(
+                text,
+                "spaces       {} VLANs with a subscriber space of their own, {} NAT64 prefixes",
+                self.vlans, self.nat64_prefixes
+            )?;
+        }
         for interface in &self.interfaces {
             writeln!(
                 text,

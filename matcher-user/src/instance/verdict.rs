@@ -8,7 +8,7 @@ use matcher_common::abi::Setting;
 
 use super::{Answer, Instance, InstanceError, LockName};
 use crate::{
-    subscribers::SubscriberSpace,
+    subscribers::{SubscriberSpace, SubscriberSpaces},
     tables::indicators,
     verdicts::{AskedVerdict, Opinion, Verdicts},
 };
@@ -25,14 +25,15 @@ impl Instance {
     }
 
     /// The operator's own space, as the configuration has it: own prefixes and
-    /// subscribers.
+    /// the subscribers of every VLAN.
     pub fn own_space(&self) -> Result<Vec<IpNet>, InstanceError> {
         let config = self.config()?;
         let subscribers = &config.subscribers;
         let space =
             SubscriberSpace::load(subscribers.prefixes.iter().copied(), &subscribers.files)?;
-        let own = config.guards.own_prefixes.iter();
-        Ok(own.chain(space.prefixes()).copied().collect())
+        let spaces = SubscriberSpaces::load(space, &subscribers.spaces)?;
+        let own = config.guards.own_prefixes.iter().copied();
+        Ok(own.chain(spaces.prefixes().map(|at| at.prefix)).collect())
     }
 
     /// Records a verdict. When it returns, the kernel acts on it: a new

@@ -62,6 +62,8 @@ impl Baseline {
 pub enum Target<'a> {
     /// A baseline.
     Baseline(Baseline),
+    /// The parser alone.
+    Parse(&'a mut Loaded),
     /// The program that is attached, with these tables.
     Matcher(&'a mut Loaded),
 }
@@ -131,6 +133,7 @@ impl Rotor {
     pub fn aim(&mut self, target: Target<'_>) -> Result<(), KernelError> {
         let fd = match target {
             Target::Baseline(baseline) => self.verified(baseline.name())?.fd(),
+            Target::Parse(loaded) => loaded.verified(Program::Parse)?.fd(),
             Target::Matcher(loaded) => loaded.verified(Program::Matcher)?.fd(),
         }
         .and_then(|fd| fd.try_clone().map_err(ProgramError::IOError))

@@ -7,7 +7,8 @@
 //!
 //! - `object`: the eBPF object file and its ABI version.
 //! - `program`: loading, and running single packets (`BPF_PROG_TEST_RUN`).
-//! - `tables`: typed access to the maps.
+//! - `tables`: typed access to the maps; `tries` and `port_ranges` are those
+//!   that need more, `consent` and `spaces` change what packets meanwhile read.
 //! - `pins`: the pinned state that outlives the agent.
 //! - `attach`: interfaces.
 //! - `grace`: packets under way.
@@ -18,15 +19,21 @@
 pub mod attach;
 pub mod bench;
 mod bpffs;
+mod consent;
 mod error;
 mod grace;
 #[cfg(feature = "kernel-log")]
 mod log;
+mod mapping;
 pub mod object;
 pub mod pins;
+mod port_ranges;
 pub mod program;
 pub mod ring;
+mod spaces;
 pub mod support;
 pub mod tables;
+mod tries;
 
+pub use consent::ConsentChange;
 pub use error::KernelError;

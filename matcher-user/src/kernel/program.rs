@@ -5,12 +5,14 @@ use aya::{
     maps::Map,
     programs::{ProgramError, TestRun as _, TestRunOptions, Xdp},
 };
-use matcher_common::abi::{self, ParseReport, Setting};
+use matcher_common::abi::{self, Packet, Setting};
 
 use super::{KernelError, object::Object, support, tables::Tables};
+use crate::subscribers::MAX_VLANS;
 
 /// Sizes of the tables; memory is taken for what they hold, except the ring
-/// buffer's and 16 bytes a rule.
+/// buffer's, 8 bytes for each port range and 16 bytes for each bucket of
+/// VLANs.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// C&C prefixes in each of the two generations, for each family.
@@ -18,6 +20,8 @@ pub struct Limits {
     /// Entries in the consent table and in the subscriber space, for each
     /// family.
     pub max_consent_entries: u32,
+    /// Port ranges of shared addresses.
+    pub max_port_ranges: u32,
     /// Bytes of the ring buffer, a power of two, at least 4096.
     pub ring_bytes: u32,
 }
@@ -91,6 +95,8 @@ impl Loaded {
         ] {
             loader.map_max_entries(name, limits.max_consent_entries.max(1));
         }
+        loader.map_max_entries("PORT_RANGES", limits.max_port_ranges.max(1));
+        loader.map_max_entries("VLAN_SPACES", MAX_VLANS);
         let mut ebpf = loader
             .load(object.bytes())
             .map_err(|error| load_error(object, error))?;
@@ -155,7 +161,7 @@ impl Loaded {
     }
 
     /// What the parser in the kernel sees of one frame.
-    pub fn parse(&mut self, frame: &[u8]) -> Result<ParseReport, KernelError> {
+    pub fn parse(&mut self, frame: &[u8]) -> Result<Packet, KernelError> {
         self.run(Program::Parse, frame, LOOPBACK, 1)?;
         self.tables.parse_report()
     }

@@ -9,18 +9,15 @@
 use std::{
     fs,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    ptr::{self, NonNull},
+    ptr,
     sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
 };
 
 use matcher_common::abi::HitEvent;
-use rustix::{
-    io::Errno,
-    mm::{MapFlags, ProtFlags, mmap, munmap},
-};
+use rustix::{io::Errno, mm::ProtFlags};
 use zerocopy::FromBytes;
 
-use super::{KernelError, error::chain, tables::Tables};
+use super::{KernelError, error::chain, mapping::Mapping, tables::Tables};
 
 // Record header, linux/bpf.h: two u32, the first the length and two flags.
 const HEADER: u64 = 8;
@@ -220,50 +217,5 @@ impl AsFd for Ring {
 impl std::os::fd::AsRawFd for Ring {
     fn as_raw_fd(&self) -> std::os::fd::RawFd {
         self.fd.as_raw_fd()
-    }
-}
-
-struct Mapping {
-    start: NonNull<u8>,
-    length: usize,
-}
-
-// SAFETY: the mapping is shared memory that belongs to no thread; `Ring` only
-// moves it, and touches shared words atomically.
-unsafe impl Send for Mapping {}
-
-// SAFETY: as above; a shared reference only allows atomic loads and reads of
-// complete records.
-unsafe impl Sync for Mapping {}
-
-impl Mapping {
-    fn new(
-        fd: BorrowedFd<'_>,
-        length: usize,
-        offset: usize,
-        protection: ProtFlags,
-    ) -> Result<Self, Errno> {
-        // SAFETY: a fresh mapping at an address the kernel chooses; nothing
-        // else refers to it.
-        let start = unsafe {
-            mmap(
-                ptr::null_mut(),
-                length,
-                protection,
-                MapFlags::SHARED,
-                fd,
-                offset as u64,
-            )
-        }?;
-        let start = NonNull::new(start.cast::<u8>()).ok_or(Errno::NOMEM)?;
-        Ok(Self { start, length })
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `new` with this length, and not used any more.
-        // Unmapping what is mapped cannot fail.
-        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.length) };
     }
 }

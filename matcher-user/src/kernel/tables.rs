@@ -1,20 +1,23 @@
 //! Typed access to the maps of the program, pinned or not.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::collections::BTreeMap;
 
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key};
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use matcher_common::abi::{self, Counter, InterfaceSettings, ParseReport, Rule, RuleSpan, Setting};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
+use matcher_common::abi::{
+    self, ConsentEntry, Counter, InterfaceSettings, IpLayer, Nat64Bytes, Packet, Rule, RuleSpan,
+    Setting,
+};
+use matcher_common::parse::Parsing;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::{KernelError, error::root_errno, grace::wait_for_packets};
-use crate::tables::{
-    consent::{ConsentEntries, Transition},
-    indicators::IndicatorTables,
+use super::{
+    KernelError,
+    error::root_errno,
+    grace::wait_for_packets,
+    port_ranges::PortRanges,
+    tries::{SpaceTries, Tries, full_or},
 };
+use crate::tables::indicators::IndicatorTables;
 
 type Word = [u8; 4];
 
@@ -23,12 +26,15 @@ pub struct Tables {
     settings: Array<MapData, u64>,
     counters: PerCpuArray<MapData, u64>,
     interfaces: HashMap<MapData, u32, [u8; size_of::<InterfaceSettings>()]>,
-    subscribers: Tries<Word>,
-    consent: Tries<Word>,
+    pub(super) vlans: HashMap<MapData, u32, u32>,
+    pub(super) subscribers: SpaceTries<Word>,
+    pub(super) consent: SpaceTries<[u8; size_of::<ConsentEntry>()]>,
+    pub(super) port_ranges: PortRanges,
+    pub(super) nat64: LpmTrie<MapData, [u8; 16], Nat64Bytes>,
     even: Half,
     odd: Half,
     pub(super) hits: MapData,
-    report: Array<MapData, [u8; size_of::<ParseReport>()]>,
+    report: Array<MapData, [u8; size_of::<Parsing>()]>,
 }
 
 /// One half of the C&C tables.
@@ -84,14 +90,14 @@ impl Tables {
         };
         let even = half("CC_V4_EVEN", "CC_V6_EVEN", "RULES_EVEN")?;
         let odd = half("CC_V4_ODD", "CC_V6_ODD", "RULES_ODD")?;
-        let mut tries = |v4: &str, v6: &str| -> Result<Tries<Word>, KernelError> {
-            Ok(Tries {
-                v4: typed(v4, get(v4)?)?,
-                v6: typed(v6, get(v6)?)?,
-            })
+        let subscribers = SpaceTries {
+            v4: typed("SUBSCRIBERS_V4", get("SUBSCRIBERS_V4")?)?,
+            v6: typed("SUBSCRIBERS_V6", get("SUBSCRIBERS_V6")?)?,
         };
-        let subscribers = tries("SUBSCRIBERS_V4", "SUBSCRIBERS_V6")?;
-        let consent = tries("CONSENT_V4", "CONSENT_V6")?;
+        let consent = SpaceTries {
+            v4: typed("CONSENT_V4", get("CONSENT_V4")?)?,
+            v6: typed("CONSENT_V6", get("CONSENT_V6")?)?,
+        };
         let hits = match get("HITS")? {
             Map::RingBuf(data) => data,
             _ => {
@@ -105,8 +111,11 @@ impl Tables {
             settings: typed("SETTING_VALUES", get("SETTING_VALUES")?)?,
             counters: typed("COUNTERS", get("COUNTERS")?)?,
             interfaces: typed("INTERFACES", get("INTERFACES")?)?,
+            vlans: typed("VLAN_SPACES", get("VLAN_SPACES")?)?,
             subscribers,
             consent,
+            port_ranges: PortRanges::open(get("PORT_RANGES")?)?,
+            nat64: typed("NAT64", get("NAT64")?)?,
             even,
             odd,
             hits,
@@ -186,76 +195,6 @@ impl Tables {
         }
     }
 
-    /// Makes the subscriber space hold exactly these prefixes. On the way it
-    /// holds the old ones and the new ones: an address in both is at no moment
-    /// outside, where its subscriber's refusal would not count (R1).
-    pub fn set_subscribers(&mut self, prefixes: &[IpNet]) -> Result<(), KernelError> {
-        const TABLE: &str = "subscriber space";
-        let wanted: BTreeSet<IpNet> = prefixes.iter().map(IpNet::trunc).collect();
-        let old = self.subscribers.entries(TABLE)?;
-        for (done, prefix) in wanted.iter().enumerate() {
-            self.subscribers
-                .insert(TABLE, SIZE_KEY, done, prefix, [1, 0, 0, 0])?;
-        }
-        for (prefix, _) in old {
-            if !wanted.contains(&prefix) {
-                self.subscribers.remove(TABLE, &prefix)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Prefixes in the subscriber space.
-    pub fn subscribers(&self) -> Result<Vec<IpNet>, KernelError> {
-        Ok(self
-            .subscribers
-            .entries("subscriber space")?
-            .into_iter()
-            .map(|(prefix, _)| prefix)
-            .collect())
-    }
-
-    /// What the consent table holds now.
-    pub fn consent(&self) -> Result<ConsentEntries, KernelError> {
-        let entries = self
-            .consent
-            .entries("consent")?
-            .into_iter()
-            .map(|(prefix, value)| (prefix, u32::from_ne_bytes(value)))
-            .collect();
-        let default = self.setting(Setting::DefaultPurposes)?;
-        Ok(ConsentEntries {
-            entries,
-            default: u32::try_from(default).unwrap_or(0),
-        })
-    }
-
-    /// Carries out a planned change of consent, restrictions first.
-    pub fn change_consent(&mut self, plan: &Transition) -> Result<(), KernelError> {
-        self.set(Setting::DefaultPurposes, plan.narrow_default.into())?;
-        for (done, (prefix, value)) in plan.restrict.iter().chain(&plan.grant).enumerate() {
-            self.consent
-                .insert("consent", SIZE_KEY, done, prefix, value.to_ne_bytes())?;
-        }
-        for prefix in &plan.remove {
-            self.consent.remove("consent", prefix)?;
-        }
-        if plan.final_default != plan.narrow_default {
-            // A packet may have found no entry before the restrictions were
-            // written, and read the default only now.
-            wait_for_packets();
-        }
-        self.set(Setting::DefaultPurposes, plan.final_default.into())
-    }
-
-    /// Purposes that the kernel allows for one address.
-    pub fn allowed_purposes(&self, address: IpAddr) -> Result<u32, KernelError> {
-        match self.consent.lookup("consent", address)? {
-            Some(value) => Ok(u32::from_ne_bytes(value)),
-            None => Ok(u32::try_from(self.setting(Setting::DefaultPurposes)?).unwrap_or(0)),
-        }
-    }
-
     /// Builds the next generation of C&C tables aside and switches to it in
     /// one step; returns its number. A failure changes nothing that packets
     /// see.
@@ -291,19 +230,25 @@ impl Tables {
     }
 
     /// What the `parse` program saw of the last packet.
-    pub(super) fn parse_report(&self) -> Result<ParseReport, KernelError> {
+    pub(super) fn parse_report(&self) -> Result<Packet, KernelError> {
         let bytes = self
             .report
             .get(&0, 0)
             .map_err(|error| KernelError::from_source("reading the parse report", error))?;
-        ParseReport::read_from_bytes(&bytes).map_err(|error| KernelError::Failed {
-            action: "reading the parse report".into(),
-            reason: error.to_string(),
-        })
+        // What stands behind the packet is the parser's own.
+        let (mut packet, _) =
+            Packet::read_from_prefix(&bytes).map_err(|error| KernelError::Failed {
+                action: "reading the parse report".into(),
+                reason: error.to_string(),
+            })?;
+        // Those behind the count are the packets' before.
+        for unused in packet.layers.iter_mut().skip(packet.layer_count as usize) {
+            *unused = IpLayer::default();
+        }
+        Ok(packet)
     }
 }
 
-const SIZE_KEY: &str = "tables.max_consent_entries";
 const INDICATORS_KEY: &str = "tables.max_indicators";
 
 impl Half {
@@ -313,108 +258,5 @@ impl Half {
             self.rules.remove(&key.map_err(failed)?).map_err(failed)?;
         }
         Ok(())
-    }
-}
-
-/// An IPv4 and an IPv6 trie; never one for both (design decision 10).
-struct Tries<V: aya::Pod> {
-    v4: LpmTrie<MapData, [u8; 4], V>,
-    v6: LpmTrie<MapData, [u8; 16], V>,
-}
-
-impl<V: aya::Pod> Tries<V> {
-    fn insert(
-        &mut self,
-        table: &'static str,
-        size_key: &'static str,
-        done: usize,
-        prefix: &IpNet,
-        value: V,
-    ) -> Result<(), KernelError> {
-        match prefix {
-            IpNet::V4(prefix) => self.v4.insert(&key4(prefix), value, 0),
-            IpNet::V6(prefix) => self.v6.insert(&key6(prefix), value, 0),
-        }
-        .map_err(|error| full_or(table, size_key, done, error))
-    }
-
-    fn remove(&mut self, table: &str, prefix: &IpNet) -> Result<(), KernelError> {
-        match prefix {
-            IpNet::V4(prefix) => self.v4.remove(&key4(prefix)),
-            IpNet::V6(prefix) => self.v6.remove(&key6(prefix)),
-        }
-        .map_err(|error| {
-            KernelError::from_source(format!("removing {prefix} from table {table}"), error)
-        })
-    }
-
-    fn lookup(&self, table: &str, address: IpAddr) -> Result<Option<V>, KernelError> {
-        let found = match address {
-            IpAddr::V4(address) => self.v4.get(&Key::new(32, address.octets()), 0),
-            IpAddr::V6(address) => self.v6.get(&Key::new(128, address.octets()), 0),
-        };
-        match found {
-            Ok(value) => Ok(Some(value)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(KernelError::from_source(
-                format!("looking up in table {table}"),
-                error,
-            )),
-        }
-    }
-
-    fn entries(&self, table: &str) -> Result<Vec<(IpNet, V)>, KernelError> {
-        let failed = |error| KernelError::from_source(format!("reading table {table}"), error);
-        let mut entries = Vec::new();
-        for entry in self.v4.iter() {
-            let (key, value) = entry.map_err(failed)?;
-            let address = key.data();
-            if let Ok(net) = IpNet::new(IpAddr::from(address), length(key.prefix_len())) {
-                entries.push((net, value));
-            }
-        }
-        for entry in self.v6.iter() {
-            let (key, value) = entry.map_err(failed)?;
-            let address = key.data();
-            if let Ok(net) = IpNet::new(IpAddr::from(address), length(key.prefix_len())) {
-                entries.push((net, value));
-            }
-        }
-        Ok(entries)
-    }
-
-    fn clear(&mut self, table: &str) -> Result<(), KernelError> {
-        let failed = |error| KernelError::from_source(format!("clearing table {table}"), error);
-        while let Some(key) = self.v4.keys().next() {
-            self.v4.remove(&key.map_err(failed)?).map_err(failed)?;
-        }
-        while let Some(key) = self.v6.keys().next() {
-            self.v6.remove(&key.map_err(failed)?).map_err(failed)?;
-        }
-        Ok(())
-    }
-}
-
-fn length(prefix_len: u32) -> u8 {
-    u8::try_from(prefix_len).unwrap_or(u8::MAX)
-}
-
-fn key4(prefix: &Ipv4Net) -> Key<[u8; 4]> {
-    Key::new(prefix.prefix_len().into(), prefix.network().octets())
-}
-
-fn key6(prefix: &Ipv6Net) -> Key<[u8; 16]> {
-    Key::new(prefix.prefix_len().into(), prefix.network().octets())
-}
-
-fn full_or(table: &'static str, key: &'static str, entries: usize, error: MapError) -> KernelError {
-    // LPM tries say ENOSPC, hashes E2BIG.
-    match root_errno(&error) {
-        Some(rustix::io::Errno::NOSPC | rustix::io::Errno::TOOBIG) => KernelError::TableFull {
-            table,
-            entries,
-            key,
-        },
-        _ => KernelError::from_source(format!("writing table {table}"), error),
     }
 }

@@ -3,10 +3,14 @@
 use jiff::Timestamp;
 
 use crate::{
+    config::TableConfig,
     consent::ConsentLists,
     kernel::{KernelError, tables::Tables},
-    tables::consent::{ConsentEntries, transition},
+    tables::consent::ConsentEntries,
 };
+
+/// 128 MiB of them.
+const MOST_PORT_RANGES: u32 = 1 << 24;
 
 /// The consent lists, and the table that the kernel has of them.
 ///
@@ -15,8 +19,6 @@ use crate::{
 /// leaves the span for which the table is right.
 pub(super) struct ConsentInTime {
     lists: ConsentLists,
-    /// What the kernel has; at first nothing, which allows nothing.
-    table: ConsentEntries,
     /// When the table is right; `None` until there is one.
     span: Option<Span>,
 }
@@ -36,21 +38,36 @@ impl Span {
 
 impl ConsentInTime {
     pub(super) fn new(lists: ConsentLists) -> Self {
-        Self {
-            lists,
-            table: ConsentEntries::default(),
-            span: None,
-        }
+        Self { lists, span: None }
     }
 
-    /// Entries that a table can have at most, at any time.
+    /// Entries that a table can have at most, at any time: a line has one in
+    /// each space.
     pub(super) fn most_entries(&self) -> usize {
-        self.lists
-            .inputs()
+        let inputs = self.lists.inputs();
+        let lines: usize = inputs.lists.iter().map(|list| list.entries.len()).sum();
+        lines.saturating_mul(inputs.spaces.len() + 1)
+    }
+
+    /// Room for port ranges. How many there are depends on what lies in what;
+    /// this is twice what lines that do not cover each other need, and never
+    /// less than the agent's usual room when any line has ports.
+    pub(super) fn most_port_ranges(&self) -> u32 {
+        let inputs = self.lists.inputs();
+        let ranges: usize = inputs
             .lists
             .iter()
-            .map(|list| list.entries.len())
-            .sum()
+            .flat_map(|list| &list.entries)
+            .filter_map(|entry| entry.ports.as_deref())
+            .map(|ports| ports.ranges().count())
+            .sum();
+        if ranges == 0 {
+            return 1;
+        }
+        let most = ranges.saturating_mul(4 * (inputs.spaces.len() + 1));
+        u32::try_from(most)
+            .unwrap_or(u32::MAX)
+            .clamp(TableConfig::default().max_port_ranges, MOST_PORT_RANGES)
     }
 
     /// Makes the kernel's table right for a packet of this time.
@@ -60,8 +77,13 @@ impl ConsentInTime {
         kernel: &mut Tables,
     ) -> Result<(), KernelError> {
         if let Some(table) = self.table_for(time) {
-            kernel.change_consent(&transition(&self.table, &table))?;
-            self.table = table;
+            let change = kernel.set_consent(&table)?;
+            if change.without_room > 0 {
+                return Err(KernelError::Failed {
+                    action: "writing the port ranges of the opt-out list".into(),
+                    reason: format!("{} shared addresses find no room", change.without_room),
+                });
+            }
         }
         Ok(())
     }
@@ -76,14 +98,7 @@ impl ConsentInTime {
             since: self.latest_start(time),
             until: compiled.valid_until(),
         });
-        Some(ConsentEntries {
-            entries: compiled
-                .entries()
-                .iter()
-                .map(|(prefix, purposes)| (*prefix, u32::from(purposes.bits())))
-                .collect(),
-            default: u32::from(compiled.default_allowed().bits()),
-        })
+        Some(ConsentEntries::from(&compiled))
     }
 
     /// When the last of the lines came into force that are in force at `time`.
@@ -162,13 +177,12 @@ mod tests {
                 .collect();
             let lists = lists(&text);
             let mut consent = ConsentInTime::new(lists.clone());
+            let mut table = None;
             for time in times {
                 let time = at(time);
-                if let Some(table) = consent.table_for(time) {
-                    consent.table = table;
-                }
+                table = consent.table_for(time).or(table);
                 let fresh = ConsentInTime::new(lists.clone()).table_for(time);
-                prop_assert_eq!(Some(&consent.table), fresh.as_ref());
+                prop_assert_eq!(&table, &fresh);
             }
         }
     }

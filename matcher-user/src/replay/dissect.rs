@@ -4,21 +4,24 @@
 //!
 //! ```json
 //! {"capture":"x.pcap","packet":1,
-//!  "layers":[{"source":"203.0.113.7","destination":"198.51.100.23","protocol":"tcp",
-//!             "fragment_offset":0}],
-//!  "source_port":51413,"destination_port":443,"vlan_tags":0,"tunnels":[],
+//!  "layers":[{"source":"2001:db8:100::7","destination":"2001:db8::1","protocol":4,
+//!             "fragment_offset":0,"source_port":null,"destination_port":null,"tunnel":null},
+//!            {"source":"10.0.0.2","destination":"198.51.100.23","protocol":"tcp",
+//!             "fragment_offset":0,"source_port":51413,"destination_port":443,"tunnel":"4in6"}],
+//!  "source_port":51413,"destination_port":443,"vlan_tags":1,"vlans":[100],"tunnels":["4in6"],
 //!  "unparsed":null,"by":"kernel"}
 //! ```
 //!
-//! `layers` are the IP layers, outermost first: one where IP was read, and no
-//! more as long as tunnels are not looked into (`unparsed` is then `tunnel`,
-//! and `tunnels`, the kinds that were, stays empty). `protocol` is what stands
-//! above the layer and its extension headers, by name or number;
-//! `fragment_offset` is in bytes. Ports are null where the packet has none: no
-//! such protocol, a later fragment, or a header that is cut off. `unparsed` is
-//! null when the parser read all that it claims to read, else the name of the
-//! counter that such a packet bumps, and the packet never matches. `by` is
-//! `host` for frames that the kernel's test entry does not take.
+//! `layers` are the IP layers, outermost first, and `tunnels` what carries the
+//! second and each further one. `protocol` is what stands above the layer and
+//! its extension headers, by name or number; `fragment_offset` is in bytes.
+//! Ports are null where the layer has none: no such protocol, a later fragment,
+//! or a header that is cut off; those of the line are those of the innermost
+//! layer. `vlan_tags` counts the tags in front of everything, `vlans` are the
+//! ids of the first two. `unparsed` is null when the parser read the packet to
+//! its end, else the name of the counter that such a packet bumps, and the
+//! packet never matches. `by` is `host` for frames that the kernel's test entry
+//! does not take.
 
 use std::{
     io::{BufWriter, Write},
@@ -27,8 +30,8 @@ use std::{
 };
 
 use matcher_common::{
-    abi::{Counter, ParseReport},
-    parse,
+    abi::{Counter, IpLayer, Packet, Tunnel},
+    parse::{self, Family},
 };
 use serde::Serialize;
 
@@ -98,6 +101,7 @@ pub fn parse(
 
 /// The tables stay empty: the parser has no use for them.
 const NO_TABLES: Limits = Limits {
+    max_port_ranges: 1,
     max_indicators: 1,
     max_consent_entries: 1,
     ring_bytes: 1 << 12,
@@ -113,10 +117,9 @@ enum By {
 
 /// What the parser saw of one packet.
 struct Seen {
-    layer: Option<Layer>,
-    source_port: Option<u16>,
-    destination_port: Option<u16>,
+    layers: Vec<Layer>,
     vlan_tags: u8,
+    vlans: Vec<u16>,
     unparsed: Option<Counter>,
     by: By,
 }
@@ -127,33 +130,46 @@ struct Layer {
     destination: IpAddr,
     protocol: Protocol,
     fragment_offset: u16,
+    source_port: Option<u16>,
+    destination_port: Option<u16>,
+    tunnel: Option<&'static str>,
+}
+
+impl Layer {
+    fn new(layer: &IpLayer) -> Self {
+        let ipv6 = layer.family() == Family::V6;
+        let ports = layer.ports();
+        Self {
+            source: address_of(&layer.source, ipv6),
+            destination: address_of(&layer.destination, ipv6),
+            protocol: Protocol(layer.protocol),
+            fragment_offset: layer.fragment_offset,
+            source_port: ports.map(|ports| ports.source),
+            destination_port: ports.map(|ports| ports.destination),
+            tunnel: Tunnel::from_number(layer.tunnel).map(Tunnel::name),
+        }
+    }
 }
 
 impl Seen {
     fn of(source: &Source<'_>, loaded: &mut Loaded) -> Result<Self, ReplayError> {
         if FRAME_BYTES.contains(&source.frame.len()) {
-            let report = loaded.parse(source.frame)?;
-            Ok(Self::new(&report, By::Kernel))
+            Ok(Self::new(&loaded.parse(source.frame)?, By::Kernel))
         } else {
-            let report = parse::parse(source.frame).report();
-            Ok(Self::new(&report, By::Host))
+            Ok(Self::new(&parse::parse(source.frame), By::Host))
         }
     }
 
-    fn new(report: &ParseReport, by: By) -> Self {
-        let port = |port| (report.has_ports != 0).then_some(port);
-        let ipv6 = report.ip_version == 6;
+    fn new(packet: &Packet, by: By) -> Self {
         Self {
-            layer: (report.ip_version != 0).then(|| Layer {
-                source: address_of(&report.source, ipv6),
-                destination: address_of(&report.destination, ipv6),
-                protocol: Protocol(report.protocol),
-                fragment_offset: report.fragment_offset,
-            }),
-            source_port: port(report.source_port),
-            destination_port: port(report.destination_port),
-            vlan_tags: report.vlan_tags,
-            unparsed: report.unparsed.checked_sub(1).and_then(counter),
+            layers: packet.layers().iter().map(Layer::new).collect(),
+            vlan_tags: packet.vlan_tags,
+            vlans: packet
+                .vlan_ids
+                .into_iter()
+                .take(packet.vlan_tags.into())
+                .collect(),
+            unparsed: packet.unparsed(),
             by,
         }
     }
@@ -167,20 +183,27 @@ impl Seen {
             source_port: Option<u16>,
             destination_port: Option<u16>,
             vlan_tags: u8,
-            tunnels: [&'static str; 0],
+            vlans: &'a [u16],
+            tunnels: Vec<&'static str>,
             unparsed: Option<&'static str>,
             by: By,
         }
+        let innermost = self.layers.last();
         serde_json::to_writer(
             &mut *out,
             &Line {
                 capture: source.capture,
                 packet: source.packet,
-                layers: self.layer.as_slice(),
-                source_port: self.source_port,
-                destination_port: self.destination_port,
+                layers: &self.layers,
+                source_port: innermost.and_then(|layer| layer.source_port),
+                destination_port: innermost.and_then(|layer| layer.destination_port),
                 vlan_tags: self.vlan_tags,
-                tunnels: [],
+                vlans: &self.vlans,
+                tunnels: self
+                    .layers
+                    .iter()
+                    .filter_map(|layer| layer.tunnel)
+                    .collect(),
                 unparsed: self.unparsed.map(Counter::name),
                 by: self.by,
             },
@@ -190,13 +213,16 @@ impl Seen {
 
     fn write_text(&self, out: &mut dyn Write, source: &Source<'_>) -> std::io::Result<()> {
         let mut line = place(source);
-        if let Some(layer) = self.layer {
+        for layer in &self.layers {
+            if let Some(tunnel) = layer.tunnel {
+                line.push_str(&format!("  {tunnel}:"));
+            }
             let end = |ip, port| endpoint(Endpoint { ip, port });
             line.push_str(&format!(
                 "  {} {} -> {}",
                 layer.protocol,
-                end(layer.source, self.source_port),
-                end(layer.destination, self.destination_port),
+                end(layer.source, layer.source_port),
+                end(layer.destination, layer.destination_port),
             ));
             if layer.fragment_offset > 0 {
                 line.push_str(&format!("  fragment at {}", layer.fragment_offset));
@@ -213,9 +239,4 @@ impl Seen {
         }
         writeln!(out, "{}", printable(line))
     }
-}
-
-/// The counter in that slot; the object's ABI is ours, so there is one.
-fn counter(slot: u32) -> Option<Counter> {
-    Counter::ALL.get(usize::try_from(slot).ok()?).copied()
 }

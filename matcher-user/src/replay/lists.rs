@@ -10,15 +10,18 @@ use crate::{
     feeds::{DEFAULT_MAX_BAD_SHARE, FeedEntry, FeedError, FeedSource, Guards, LoadedFeed},
     indicators::{Catalog, IndicatorSet},
     kernel::program::Limits,
-    subscribers::SubscriberSpace,
-    tables::indicators::{IndicatorTables, compile},
+    subscribers::SubscriberSpaces,
+    tables::{
+        indicators::{IndicatorTables, compile},
+        spaces::SpaceTables,
+    },
 };
 
 /// What packets are held against.
 pub(super) struct Lists {
     pub(super) indicators: IndicatorSet,
     pub(super) tables: IndicatorTables,
-    pub(super) subscribers: SubscriberSpace,
+    pub(super) spaces: SpaceTables,
     pub(super) consent: ConsentInTime,
 }
 
@@ -29,17 +32,20 @@ impl Lists {
     /// A list that must not be used; all feeds are read before one of them
     /// ends this.
     pub(super) fn load(request: &Request, err: &mut dyn Write) -> Result<Self, ReplayError> {
-        let subscribers = request.subscribers.load()?;
-        if subscribers.is_empty() {
+        let subscribers =
+            SubscriberSpaces::load(request.subscribers.load()?, &request.vlan_spaces)?;
+        let spaces = SpaceTables::new(&subscribers, &request.nat64);
+        if spaces.subscribers.is_empty() {
             writeln!(
                 err,
                 "the subscriber space is empty: every packet is transit, and none can match"
             )?;
         }
-        let consent = ConsentInTime::new(consent_lists(request.opt_out.as_deref(), err)?);
+        let consent = consent_lists(request.opt_out.as_deref(), &spaces, err)?;
+        let consent = ConsentInTime::new(consent);
         let guards = if request.guards {
             Guards {
-                own_prefixes: subscribers.prefixes().to_vec(),
+                own_prefixes: subscribers.prefixes().map(|at| at.prefix).collect(),
                 ..Guards::default()
             }
         } else {
@@ -56,7 +62,7 @@ impl Lists {
         Ok(Self {
             indicators,
             tables,
-            subscribers,
+            spaces,
             consent,
         })
     }
@@ -69,10 +75,11 @@ impl Lists {
         let entries = self
             .consent
             .most_entries()
-            .max(self.subscribers.prefixes().len());
+            .max(self.spaces.subscribers.len());
         Limits {
             max_indicators: u32::try_from(indicators).unwrap_or(u32::MAX),
             max_consent_entries: u32::try_from(entries).unwrap_or(u32::MAX),
+            max_port_ranges: self.consent.most_port_ranges(),
             ring_bytes: RING_BYTES,
         }
     }
@@ -120,7 +127,11 @@ fn feeds(
 }
 
 /// Reads the opt-out list once; nothing is kept of it.
-fn consent_lists(opt_out: Option<&Path>, err: &mut dyn Write) -> Result<ConsentLists, ReplayError> {
+fn consent_lists(
+    opt_out: Option<&Path>,
+    spaces: &SpaceTables,
+    err: &mut dyn Write,
+) -> Result<ConsentLists, ReplayError> {
     let mut lists = ConsentLists::new(ConsentSources {
         model: ConsentModel::OptOut,
         lists: opt_out.map(Path::to_owned).into_iter().collect(),
@@ -129,6 +140,7 @@ fn consent_lists(opt_out: Option<&Path>, err: &mut dyn Write) -> Result<ConsentL
         notice_since: None,
         state_dir: None,
     });
+    lists.set_spaces(spaces.for_consent());
     let mut reload = lists.reload();
     // When the list cannot be used, the last problem is the reason.
     let reason = match reload.matching_allowed {

@@ -57,7 +57,8 @@ use crate::{
         program::{Clock, LOOPBACK, Loaded, Program},
         ring::Ring,
     },
-    subscribers::SubscriberArgument,
+    nat64::Nat64Prefix,
+    subscribers::{SpaceSource, SubscriberArgument},
     tables::indicators::unix_ns,
 };
 
@@ -68,6 +69,10 @@ pub struct Request {
     pub feeds: Vec<FeedSource>,
     /// The subscriber space.
     pub subscribers: SubscriberArgument,
+    /// Subscriber spaces of VLANs.
+    pub vlan_spaces: Vec<SpaceSource>,
+    /// NAT64 prefixes.
+    pub nat64: Vec<Nat64Prefix>,
     /// The opt-out list; without one everybody consents.
     pub opt_out: Option<PathBuf>,
     /// Refuse entries that no C&C server can have, with the subscriber space
@@ -167,7 +172,7 @@ impl Engine {
             },
         )?;
         tables.set(Setting::ConsentDeadline, u64::MAX)?;
-        tables.set_subscribers(lists.subscribers.prefixes())?;
+        tables.set_spaces(&lists.spaces)?;
         tables.load_indicators(&lists.tables)?;
         let ring = Ring::open(tables)?;
         Ok(Self {
@@ -187,7 +192,7 @@ impl Engine {
     fn run(&mut self, source: &Source<'_>) -> Result<Option<HitEvent>, KernelError> {
         let Some(frame) = runnable(source.frame) else {
             if let Some(unparsed) = parse::parse(source.frame).unparsed() {
-                *self.not_run.entry(unparsed.counter()).or_default() += 1;
+                *self.not_run.entry(unparsed).or_default() += 1;
             }
             return Ok(None);
         };

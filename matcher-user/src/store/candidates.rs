@@ -1,11 +1,9 @@
 //! Which candidate an address has, and what of it was printed.
 
-use std::net::IpAddr;
-
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Failure, Store, StoreError, address};
-use crate::candidate::CandidateId;
+use crate::{candidate::CandidateId, hit::SubscriberAddress};
 
 impl Store {
     /// The id of the candidate for a subscriber address: the same on every
@@ -13,13 +11,13 @@ impl Store {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn candidate_id(&mut self, address: IpAddr) -> Result<CandidateId, StoreError> {
-        let blob = address::to_blob(address);
+    pub fn candidate_id(&mut self, address: SubscriberAddress) -> Result<CandidateId, StoreError> {
+        let key = params![address.space, address::to_blob(address.ip)];
         let failed = self.path.failed("write");
         let select = |db: &Connection| {
             db.query_row(
-                "SELECT id FROM candidates WHERE address = ?1",
-                [&blob],
+                "SELECT id FROM candidates WHERE space = ?1 AND address = ?2",
+                key,
                 |row| row.get(0),
             )
             .optional()
@@ -30,8 +28,8 @@ impl Store {
         }
         self.db
             .query_row(
-                "INSERT INTO candidates (address) VALUES (?1) RETURNING id",
-                [&blob],
+                "INSERT INTO candidates (space, address) VALUES (?1, ?2) RETURNING id",
+                key,
                 |row| row.get(0),
             )
             .map(CandidateId)

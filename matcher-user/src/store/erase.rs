@@ -10,12 +10,14 @@
 //! Out of reach here: blocks that the file system has freed, its snapshots
 //! and backups.
 
-use ipnet::IpNet;
 use jiff::Timestamp;
 use rusqlite::{Transaction, TransactionBehavior};
 
-use super::{Failure, Store, StoreError, address, rows::nanoseconds};
-use crate::aggregate::Prefixes;
+use super::{Cursor, Failure, Store, StoreError, rows::nanoseconds};
+use crate::hit::Hit;
+
+/// Hits that are read at once.
+const PAGE: usize = 4096;
 
 impl Store {
     /// Deletes the hits before `time`, the candidates that have none left,
@@ -30,52 +32,34 @@ impl Store {
         self.erase(|transaction| transaction.execute("DELETE FROM hits WHERE time < ?1", [time]))
     }
 
-    /// Deletes the hits with an end in one of `prefixes`, and the candidates
-    /// there (R2: what was recorded before an opt-out). Give all prefixes of
-    /// an import at once: the file is rewritten once a call. Returns the
-    /// number of hits.
+    /// Deletes the hits that `refused` says yes to, and the candidates that have
+    /// none left (R2: what was recorded before an opt-out). Ask for all that is
+    /// refused at once: the file is rewritten once a call.
     ///
     /// # Errors
-    /// As for [`Store::purge_before`].
-    pub fn erase_subscribers(&mut self, prefixes: &[IpNet]) -> Result<u64, StoreError> {
-        let prefixes = Prefixes::new(prefixes);
-        self.erase(|transaction| {
-            transaction.execute_batch(
-                "CREATE TEMP TABLE IF NOT EXISTS erased (address BLOB PRIMARY KEY) STRICT;
-                 DELETE FROM temp.erased;",
-            )?;
-            let mut known = transaction.prepare(
-                "SELECT subscriber_ip FROM hits UNION SELECT remote_ip FROM hits
-                 UNION SELECT address FROM candidates",
-            )?;
-            let mut insert = transaction.prepare("INSERT INTO temp.erased VALUES (?1)")?;
-            let mut rows = known.query([])?;
-            while let Some(row) = rows.next()? {
-                let blob = row.get_ref(0)?.as_blob()?;
-                if address::from_blob(blob).is_some_and(|address| prefixes.contains(address)) {
-                    insert.execute([blob])?;
+    /// As for [`Store::purge_before`], and when a row is damaged.
+    pub fn erase_hits(&mut self, mut refused: impl FnMut(&Hit) -> bool) -> Result<u64, StoreError> {
+        let mut erased = Vec::new();
+        let mut cursor = Cursor(0);
+        loop {
+            let page = self.hits_after(cursor, PAGE)?;
+            for (at, hit) in &page {
+                if refused(hit) {
+                    erased.push(at.0.cast_signed());
                 }
+                cursor = *at;
             }
-            let hits = transaction.execute(
-                "DELETE FROM hits WHERE subscriber_ip IN (SELECT address FROM temp.erased)
-                 OR remote_ip IN (SELECT address FROM temp.erased)",
-                [],
-            )?;
-            transaction.execute(
-                "DELETE FROM candidates WHERE address IN (SELECT address FROM temp.erased)",
-                [],
-            )?;
-            transaction.execute("DELETE FROM temp.erased", [])?;
-            Ok(hits)
+            if page.len() < PAGE {
+                break;
+            }
+        }
+        if erased.is_empty() {
+            return Ok(0);
+        }
+        self.erase(|transaction| {
+            let mut delete = transaction.prepare("DELETE FROM hits WHERE cursor = ?1")?;
+            erased.iter().map(|cursor| delete.execute([cursor])).sum()
         })
-    }
-
-    /// [`Store::erase_subscribers`] for one prefix.
-    ///
-    /// # Errors
-    /// As for [`Store::purge_before`].
-    pub fn erase_subscriber(&mut self, prefix: IpNet) -> Result<u64, StoreError> {
-        self.erase_subscribers(&[prefix])
     }
 
     fn erase(
@@ -92,7 +76,8 @@ impl Store {
         let hits = delete(&transaction).map_err(failed)?;
         let candidates = transaction
             .execute(
-                "DELETE FROM candidates WHERE address NOT IN (SELECT subscriber_ip FROM hits)",
+                "DELETE FROM candidates WHERE (space, address) NOT IN
+                 (SELECT space, subscriber_ip FROM hits)",
                 [],
             )
             .map_err(failed)?;

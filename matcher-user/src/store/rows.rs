@@ -3,11 +3,12 @@
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
+use matcher_common::abi::Tunnel;
 use rusqlite::{Row, Transaction, params};
 
 use super::{CommitRange, Cursor, Failure, Store, StoreError, StorePath, address, last_rowid};
 use crate::{
-    hit::{Direction, Endpoint, Hit, IndicatorSummary},
+    hit::{Direction, Encapsulation, Endpoint, Hit, IndicatorSummary},
     protocol::Protocol,
 };
 
@@ -55,6 +56,28 @@ impl Store {
             _ => return Err(damaged("interface")),
         };
         let sequence: i64 = row.get(10).map_err(|_| damaged("sequence"))?;
+        let optional_ip = |column, field| -> Result<Option<IpAddr>, StoreError> {
+            match row.get_ref(column) {
+                Ok(rusqlite::types::ValueRef::Null) => Ok(None),
+                _ => ip(column, field).map(Some),
+            }
+        };
+        let subscriber_ip = ip(5, "subscriber_ip")?;
+        let tunnel: Option<u8> = row.get(14).map_err(|_| damaged("tunnel"))?;
+        let encapsulation = match tunnel {
+            None => None,
+            Some(number) => Some(Encapsulation {
+                tunnel: Tunnel::from_number(number).ok_or_else(|| damaged("tunnel"))?,
+                outer_source: ip(15, "outer_source_ip")?,
+                outer_destination: ip(16, "outer_destination_ip")?,
+            }),
+        };
+        let nat64 = match optional_ip(17, "nat64_ip")? {
+            None => None,
+            Some(IpAddr::V4(carried)) => Some(carried),
+            Some(IpAddr::V6(_)) => return Err(damaged("nat64_ip")),
+        };
+        let vlan_ids: u32 = row.get(19).map_err(|_| damaged("vlan_ids"))?;
         let hit = Hit {
             time: Timestamp::from_nanosecond(time.into()).map_err(|_| damaged("time"))?,
             interface,
@@ -65,13 +88,18 @@ impl Store {
             },
             protocol: Protocol(row.get(4).map_err(|_| damaged("protocol"))?),
             subscriber: Endpoint {
-                ip: ip(5, "subscriber_ip")?,
+                ip: subscriber_ip,
                 port: row.get(6).map_err(|_| damaged("subscriber_port"))?,
             },
             remote: Endpoint {
                 ip: ip(7, "remote_ip")?,
                 port: row.get(8).map_err(|_| damaged("remote_port"))?,
             },
+            local_ip: optional_ip(13, "local_ip")?.unwrap_or(subscriber_ip),
+            nat64,
+            encapsulation,
+            space: row.get(18).map_err(|_| damaged("space"))?,
+            vlan_ids: vlan_ids_of(vlan_ids),
             indicator,
             packets: row.get(9).map_err(|_| damaged("packets"))?,
             sequence: sequence.cast_unsigned(),
@@ -128,6 +156,16 @@ impl Shared {
     }
 }
 
+/// Two VLAN ids in one column.
+fn vlan_number([outer, inner]: [u16; 2]) -> u32 {
+    u32::from(outer) << 16 | u32::from(inner)
+}
+
+fn vlan_ids_of(number: u32) -> [u16; 2] {
+    let [a, b, c, d] = number.to_be_bytes();
+    [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])]
+}
+
 /// Nanoseconds since the epoch, where 64 bits hold them.
 pub(super) fn nanoseconds(time: Timestamp) -> Option<i64> {
     i64::try_from(time.as_nanosecond()).ok()
@@ -147,8 +185,10 @@ pub(super) fn append(
         .prepare_cached(
             "INSERT INTO hits (cursor, time, edge, interface, direction, protocol, subscriber_ip,
                  subscriber_port, remote_ip, remote_port, packets, sequence, source_validated,
-                 indicator)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+                 indicator, local_ip, tunnel, outer_source_ip, outer_destination_ip, nat64_ip,
+                 space, vlan_ids)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
+                 ?18, ?19, ?20, ?21)",
         )
         .map_err(failed)?;
     let mut count = 0_u64;
@@ -162,6 +202,7 @@ pub(super) fn append(
             }
         };
         let time = nanoseconds(hit.time).ok_or_else(|| path.fails(Failure::Time(hit.time)))?;
+        let around = hit.encapsulation;
         insert
             .execute(params![
                 first.saturating_add(count).cast_signed(),
@@ -181,6 +222,13 @@ pub(super) fn append(
                 hit.sequence.cast_signed(),
                 hit.source_validated,
                 indicator,
+                (hit.local_ip != hit.subscriber.ip).then(|| address::to_blob(hit.local_ip)),
+                around.map(|around| around.tunnel as u8),
+                around.map(|around| address::to_blob(around.outer_source)),
+                around.map(|around| address::to_blob(around.outer_destination)),
+                hit.nat64.map(|carried| address::to_blob(carried.into())),
+                hit.space,
+                vlan_number(hit.vlan_ids),
             ])
             .map_err(failed)?;
         count = count.saturating_add(1);

@@ -9,7 +9,7 @@ const APPLICATION_ID: i32 = 0x4d54_4348;
 
 /// Step n brings the schema from version n to n + 1. Steps are never edited
 /// once released, only added.
-const MIGRATIONS: [&str; 1] = [
+const MIGRATIONS: [&str; 2] = [
     // Version 1. No index on times or addresses: erasure reads the table once
     // and rewrites the file anyway, and hits are written far more often.
     "CREATE TABLE edges (
@@ -52,6 +52,29 @@ const MIGRATIONS: [&str; 1] = [
      CREATE TABLE unfinished_erasure (
          only INTEGER PRIMARY KEY CHECK (only = 1)
      ) STRICT;",
+    // Version 2: tunnels, NAT64, and subscriber spaces of VLANs.
+    "ALTER TABLE hits ADD COLUMN local_ip BLOB;
+     ALTER TABLE hits ADD COLUMN tunnel INTEGER;
+     ALTER TABLE hits ADD COLUMN outer_source_ip BLOB;
+     ALTER TABLE hits ADD COLUMN outer_destination_ip BLOB;
+     ALTER TABLE hits ADD COLUMN nat64_ip BLOB;
+     ALTER TABLE hits ADD COLUMN space INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE hits ADD COLUMN vlan_ids INTEGER NOT NULL DEFAULT 0;
+     CREATE TABLE candidates_by_space (
+         id INTEGER PRIMARY KEY AUTOINCREMENT,
+         space INTEGER NOT NULL,
+         address BLOB NOT NULL,
+         published INTEGER,
+         UNIQUE (space, address)
+     ) STRICT;
+     INSERT INTO candidates_by_space (id, space, address, published)
+         SELECT id, 0, address, published FROM candidates;
+     -- An id that was given once is never given again.
+     DELETE FROM sqlite_sequence WHERE name = 'candidates_by_space';
+     INSERT INTO sqlite_sequence (name, seq)
+         SELECT 'candidates_by_space', seq FROM sqlite_sequence WHERE name = 'candidates';
+     DROP TABLE candidates;
+     ALTER TABLE candidates_by_space RENAME TO candidates;",
 ];
 
 /// The schema version that this build writes.

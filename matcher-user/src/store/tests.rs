@@ -1,19 +1,20 @@
 use std::{
+    collections::BTreeSet,
     io::Read,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     process::{Command, Stdio},
     sync::Arc,
     time::Instant,
 };
 
-use ipnet::IpNet;
 use jiff::Timestamp;
+use matcher_common::abi::Tunnel;
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    hit::{Direction, Endpoint, IndicatorSummary},
+    hit::{Direction, Encapsulation, Endpoint, IndicatorSummary, SubscriberAddress},
     indicator::{IndicatorId, Qualifier},
     protocol::Protocol,
 };
@@ -50,6 +51,11 @@ fn hit(sequence: u64, subscriber: &str) -> Hit {
             ip: "198.51.100.23".parse().unwrap(),
             port: Some(443),
         },
+        local_ip: subscriber.parse().unwrap(),
+        nat64: None,
+        encapsulation: None,
+        space: 0,
+        vlan_ids: [0; 2],
         indicator: summary(23),
         packets: 1,
         sequence,
@@ -80,9 +86,21 @@ fn any_hit() -> impl Strategy<Value = Hit> {
         endpoint(),
         endpoint(),
         (0..4_u32, any::<u32>(), any::<u64>(), any::<bool>()),
+        (
+            any::<Option<IpAddr>>(),
+            prop::option::of((
+                prop::sample::select(Tunnel::ALL),
+                any::<IpAddr>(),
+                any::<IpAddr>(),
+            )),
+            any::<Option<Ipv4Addr>>(),
+            any::<u32>(),
+            any::<[u16; 2]>(),
+        ),
     )
         .prop_map(
-            |((time, interface, out, protocol), subscriber, remote, rest)| {
+            |((time, interface, out, protocol), subscriber, remote, rest, more)| {
+                let (local_ip, around, nat64, space, vlan_ids) = more;
                 let (indicator, packets, sequence, source_validated) = rest;
                 Hit {
                     time: Timestamp::from_nanosecond(time.into()).unwrap(),
@@ -101,6 +119,17 @@ fn any_hit() -> impl Strategy<Value = Hit> {
                         ip: remote.0,
                         port: remote.1,
                     },
+                    local_ip: local_ip.unwrap_or(subscriber.0),
+                    nat64,
+                    encapsulation: around.map(|(tunnel, outer_source, outer_destination)| {
+                        Encapsulation {
+                            tunnel,
+                            outer_source,
+                            outer_destination,
+                        }
+                    }),
+                    space,
+                    vlan_ids,
                     indicator: summary(indicator),
                     packets,
                     sequence,
@@ -128,32 +157,41 @@ proptest! {
     }
 
     #[test]
-    fn erasure_takes_what_the_prefix_covers_and_nothing_else(
-        hits in prop::collection::vec((any::<u8>(), any::<u8>()), 0..60),
-        prefixes in prop::collection::vec((any::<u8>(), 25..=32_u8), 0..4),
+    fn erasure_takes_what_is_refused_and_nothing_else(
+        hits in prop::collection::vec((0..4_u8, 0..2_u32), 0..60),
+        refused in (0..4_u8, 0..2_u32),
     ) {
-        let v4 = |last: u8| IpAddr::from([203, 0, 113, last]);
-        let prefixes: Vec<IpNet> = prefixes
-            .iter()
-            .map(|(last, length)| IpNet::new(v4(*last), *length).unwrap())
-            .collect();
         let hits: Vec<Hit> = hits
             .iter()
-            .map(|(subscriber, remote)| {
+            .map(|(last, space)| {
                 let mut hit = hit(0, "203.0.113.0");
-                hit.subscriber.ip = v4(*subscriber);
-                hit.remote.ip = v4(*remote);
+                hit.subscriber.ip = IpAddr::from([203, 0, 113, *last]);
+                hit.space = *space;
                 hit
             })
             .collect();
+        let refused = SubscriberAddress {
+            ip: IpAddr::from([203, 0, 113, refused.0]),
+            space: refused.1,
+        };
         let mut store = Store::in_memory("tokyo-1").unwrap();
         store.commit(&ring(), 1, &hits).unwrap();
-        let erased = store.erase_subscribers(&prefixes).unwrap();
-        let covered = |ip: &IpAddr| prefixes.iter().any(|net| net.contains(ip));
+        for hit in &hits {
+            store.candidate_id(hit.subscriber_address()).unwrap();
+        }
+        let erased = store
+            .erase_hits(|hit| hit.subscriber_address() == refused)
+            .unwrap();
         let (gone, kept): (Vec<Hit>, Vec<Hit>) = hits
             .into_iter()
-            .partition(|hit| covered(&hit.subscriber.ip) || covered(&hit.remote.ip));
+            .partition(|hit| hit.subscriber_address() == refused);
         prop_assert_eq!(erased, gone.len() as u64);
+        let candidates: i64 = store
+            .db
+            .query_row("SELECT count(*) FROM candidates", [], |row| row.get(0))
+            .unwrap();
+        let addresses: BTreeSet<_> = kept.iter().map(Hit::subscriber_address).collect();
+        prop_assert_eq!(candidates, addresses.len() as i64);
         prop_assert_eq!(all(&store), kept);
     }
 }
@@ -243,7 +281,7 @@ fn cursors_are_not_given_again_after_deletion() {
 #[test]
 fn a_candidate_keeps_its_id_and_revision_until_its_last_hit_goes() {
     let (_folder, path) = in_folder();
-    let address: IpAddr = "203.0.113.7".parse().unwrap();
+    let address = hit(0, "203.0.113.7").subscriber_address();
     let mut store = Store::open(&path, "tokyo-1").unwrap();
     store
         .commit(&ring(), 1, &[hit(0, "203.0.113.7"), hit(9, "203.0.113.7")])
@@ -260,7 +298,7 @@ fn a_candidate_keeps_its_id_and_revision_until_its_last_hit_goes() {
     assert_eq!(store.published(id).unwrap(), Some(7));
 
     store
-        .erase_subscriber("203.0.113.0/24".parse().unwrap())
+        .erase_hits(|hit| hit.subscriber_address() == address)
         .unwrap();
     assert_eq!(store.published(id).unwrap(), None);
     let error = store.mark_published(id, 8).unwrap_err();
@@ -279,7 +317,7 @@ fn a_newer_a_foreign_and_a_damaged_file_are_refused_with_advice() {
         let text = Store::open(path, "tokyo-1").unwrap_err().to_string();
         text.replace(folder.path().to_str().unwrap(), "/var/lib")
     };
-    insta::assert_snapshot!(message(&path), @"/var/lib/state/hits.db: the store has schema version 99, this build knows up to 1; run the newer build, or move the file away to start an empty store");
+    insta::assert_snapshot!(message(&path), @"/var/lib/state/hits.db: the store has schema version 99, this build knows up to 2; run the newer build, or move the file away to start an empty store");
 
     let foreign = folder.path().join("foreign.db");
     Connection::open(&foreign)
@@ -348,23 +386,26 @@ fn deleted_addresses_are_in_no_file_afterwards() {
         for number in 0..1_500 {
             let mut hit = hit(round * 10_000 + number, "::");
             hit.subscriber.ip = address(number);
+            hit.local_ip = address(number);
             hit.interface = Some(long[..(number * 37 % 200) as usize].into());
             hit.indicator = summary(number as u32 % 50);
             hits.push(hit);
         }
         store.commit(&ring(), round + 1, &hits).unwrap();
         for number in 0..1_500 {
-            store.candidate_id(address(number)).unwrap();
+            let address = SubscriberAddress {
+                space: 0,
+                ip: address(number),
+            };
+            store.candidate_id(address).unwrap();
         }
         let erased: Vec<u64> = (0..1_500)
             .filter(|number| (number * 7 + round) % 3 == 0)
             .collect();
         assert!(traces(&path, &address::to_blob(address(erased[0]))) > 0);
-        let prefixes: Vec<IpNet> = erased
-            .iter()
-            .map(|number| address(*number).into())
-            .collect();
-        assert!(store.erase_subscribers(&prefixes).unwrap() > 0);
+        let addresses: BTreeSet<IpAddr> = erased.iter().map(|number| address(*number)).collect();
+        let refused = |hit: &Hit| addresses.contains(&hit.subscriber.ip);
+        assert!(store.erase_hits(refused).unwrap() > 0);
         for number in &erased {
             let needle = address::to_blob(address(*number));
             assert_eq!(traces(&path, &needle), 0, "{} left", address(*number));
@@ -390,9 +431,7 @@ fn a_reader_delays_the_removal_of_bytes_and_the_next_start_makes_up_for_it() {
 
     let reader = Connection::open(&path).unwrap();
     reader.execute_batch("BEGIN; SELECT * FROM hits").unwrap();
-    let error = store
-        .erase_subscriber("203.0.113.7/32".parse().unwrap())
-        .unwrap_err();
+    let error = store.erase_hits(|_| true).unwrap_err();
     assert!(matches!(*error.failure, Failure::NotGoneYet));
     assert_eq!(all(&store), []);
     assert!(traces(&path, &needle) > 0);
@@ -410,13 +449,16 @@ const CRASH_CHILD: &str = "MATCHER_STORE_CRASH_CHILD";
 fn drain_for_ever(path: &Path) {
     let mut store = Store::open(path, "tokyo-1").unwrap();
     let mut position = store.drained_to(&ring()).unwrap().unwrap_or(0);
-    println!("ready");
-    for batch in (1..=40).cycle() {
+    for (round, batch) in (1..=40).cycle().enumerate() {
         let hits: Vec<Hit> = (position..position + batch)
             .map(|sequence| hit(sequence, "203.0.113.7"))
             .collect();
         position += batch;
         store.commit(&ring(), position, &hits).unwrap();
+        // Once there is something to lose, however slow the machine.
+        if round == 0 {
+            println!("ready");
+        }
     }
 }
 
@@ -491,4 +533,42 @@ fn the_store_can_move_to_a_thread_of_its_own() {
     let store = Store::in_memory("tokyo-1").unwrap();
     let cursor = std::thread::spawn(move || store.last_cursor().unwrap());
     assert_eq!(cursor.join().unwrap(), Cursor(0));
+}
+
+/// A file of the first version becomes a current one, with all that was in it.
+#[test]
+fn a_file_of_version_1_keeps_its_hits_and_its_candidates_ids() {
+    let (_folder, path) = in_folder();
+    let mut store = Store::open(&path, "tokyo-1").unwrap();
+    let hits = [hit(0, "203.0.113.7"), hit(1, "2001:db8::7")];
+    store.commit(&ring(), 1, &hits).unwrap();
+    let gone = store
+        .candidate_id(hit(2, "203.0.113.9").subscriber_address())
+        .unwrap();
+    drop(store);
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch(
+        "ALTER TABLE hits DROP COLUMN local_ip;
+         ALTER TABLE hits DROP COLUMN tunnel;
+         ALTER TABLE hits DROP COLUMN outer_source_ip;
+         ALTER TABLE hits DROP COLUMN outer_destination_ip;
+         ALTER TABLE hits DROP COLUMN nat64_ip;
+         ALTER TABLE hits DROP COLUMN space;
+         ALTER TABLE hits DROP COLUMN vlan_ids;
+         CREATE TABLE old (
+             id INTEGER PRIMARY KEY AUTOINCREMENT, address BLOB NOT NULL UNIQUE, published INTEGER
+         ) STRICT;
+         INSERT INTO old (id, address) SELECT id, address FROM candidates;
+         DELETE FROM old;
+         DROP TABLE candidates;
+         ALTER TABLE old RENAME TO candidates;
+         PRAGMA user_version = 1;",
+    )
+    .unwrap();
+    drop(db);
+
+    let mut store = Store::open(&path, "tokyo-1").unwrap();
+    assert_eq!(all(&store), hits);
+    let next = store.candidate_id(hits[0].subscriber_address()).unwrap();
+    assert!(next > gone, "an id is never given again");
 }

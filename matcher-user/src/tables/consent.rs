@@ -1,13 +1,12 @@
 //! How one consent table becomes the next without a moment in which a
 //! subscriber is allowed what neither the old nor the new one allows.
 
-use ipnet::IpNet;
+use super::Covering;
+use crate::consent::{Answer, ConsentTable, PurposeSet, SpacePrefix};
 
-use super::{Covering, in_tree_order};
-
-/// Entries of a kernel consent table: longest prefix wins, the value is the
-/// set of allowed purposes.
-pub type Entries = Vec<(IpNet, u32)>;
+/// Entries of a kernel consent table, each prefix once: in a space the longest
+/// prefix wins.
+pub type Entries = Vec<(SpacePrefix, Answer)>;
 
 /// A consent table: entries, and the purposes allowed where there is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,42 +14,51 @@ pub struct ConsentEntries {
     /// Entries, each prefix once.
     pub entries: Entries,
     /// Purposes allowed outside every entry.
-    pub default: u32,
+    pub default: PurposeSet,
+}
+
+impl From<&ConsentTable> for ConsentEntries {
+    fn from(table: &ConsentTable) -> Self {
+        Self {
+            entries: table.entries().collect(),
+            default: table.default_allowed(),
+        }
+    }
 }
 
 /// The writes from one table to the next, to be carried out in this order.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Transition {
     /// First the default is narrowed to this.
-    pub narrow_default: u32,
+    pub narrow_default: PurposeSet,
     /// Then these entries are written: each allows only what both tables
-    /// allow.
+    /// allow, port by port.
     pub restrict: Entries,
     /// Then these, each with its new value.
     pub grant: Entries,
     /// Then these are removed.
-    pub remove: Vec<IpNet>,
+    pub remove: Vec<SpacePrefix>,
     /// Last the default becomes this.
-    pub final_default: u32,
+    pub final_default: PurposeSet,
 }
 
 /// Plans the way from `old` to `new`.
 ///
-/// Until the restrictions are complete every address is allowed at most what
-/// `old` allows; from then on at most what `new` allows. No write changes the
-/// answer for an address for which both agree.
+/// Until the restrictions are complete every address and port is allowed at
+/// most what `old` allows; from then on at most what `new` allows. No write
+/// changes the answer where both agree.
 pub fn transition(old: &ConsentEntries, new: &ConsentEntries) -> Transition {
-    let mut merged: Vec<(IpNet, Option<u32>, Option<u32>)> = old
+    let mut merged: Vec<(SpacePrefix, Option<&Answer>, Option<&Answer>)> = old
         .entries
         .iter()
-        .map(|(prefix, value)| (*prefix, Some(*value), None))
+        .map(|(at, answer)| (*at, Some(answer), None))
         .chain(
             new.entries
                 .iter()
-                .map(|(prefix, value)| (*prefix, None, Some(*value))),
+                .map(|(at, answer)| (*at, None, Some(answer))),
         )
         .collect();
-    merged.sort_by(|a, b| in_tree_order(&a.0, &b.0));
+    merged.sort_by_key(|(at, ..)| *at);
     merged.dedup_by(|later, earlier| {
         let same = later.0 == earlier.0;
         if same {
@@ -60,30 +68,33 @@ pub fn transition(old: &ConsentEntries, new: &ConsentEntries) -> Transition {
         same
     });
 
+    let (old_default, new_default) = (Answer::Whole(old.default), Answer::Whole(new.default));
     let mut plan = Transition {
-        narrow_default: old.default & new.default,
+        narrow_default: old.default.intersection(new.default),
         final_default: new.default,
         ..Transition::default()
     };
-    // What the old and the new table answer for the prefix at hand.
-    let mut covering: Covering<(u32, u32)> = Covering::new();
-    for (prefix, old_value, new_value) in merged {
-        let (old_outer, new_outer) = covering
-            .enter(&prefix)
-            .copied()
-            .unwrap_or((old.default, new.default));
-        let old_answer = old_value.unwrap_or(old_outer);
-        let new_answer = new_value.unwrap_or(new_outer);
-        covering.push(prefix, (old_answer, new_answer));
+    for space in merged.chunk_by(|a, b| a.0.space == b.0.space) {
+        // What the old and the new table answer for the prefix at hand.
+        let mut covering: Covering<(&Answer, &Answer)> = Covering::new();
+        for (at, old_value, new_value) in space {
+            let (old_outer, new_outer) = covering
+                .enter(&at.prefix)
+                .copied()
+                .unwrap_or((&old_default, &new_default));
+            let old_answer = old_value.unwrap_or(old_outer);
+            let new_answer = new_value.unwrap_or(new_outer);
+            covering.push(at.prefix, (old_answer, new_answer));
 
-        let both = old_answer & new_answer;
-        if old_value != Some(both) {
-            plan.restrict.push((prefix, both));
-        }
-        match new_value {
-            Some(value) if value != both => plan.grant.push((prefix, value)),
-            Some(_) => {}
-            None => plan.remove.push(prefix),
+            let both = old_answer.and(new_answer);
+            match new_value {
+                Some(value) if **value != both => plan.grant.push((*at, (*value).clone())),
+                Some(_) => {}
+                None => plan.remove.push(*at),
+            }
+            if *old_value != Some(&both) {
+                plan.restrict.push((*at, both));
+            }
         }
     }
     plan
@@ -92,56 +103,83 @@ pub fn transition(old: &ConsentEntries, new: &ConsentEntries) -> Transition {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::consent::PortRun;
+    use ipnet::{IpNet, Ipv4Net};
     use proptest::prelude::*;
     use std::{collections::BTreeMap, net::IpAddr};
 
-    #[derive(Clone)]
+    #[derive(Clone, PartialEq, Debug)]
     struct Table {
-        entries: BTreeMap<(IpAddr, u8), u32>,
-        default: u32,
+        entries: BTreeMap<SpacePrefix, Answer>,
+        default: PurposeSet,
     }
 
     impl Table {
         fn of(entries: &ConsentEntries) -> Self {
             Self {
-                entries: entries
-                    .entries
-                    .iter()
-                    .map(|(prefix, value)| ((prefix.network(), prefix.prefix_len()), *value))
-                    .collect(),
+                entries: entries.entries.iter().cloned().collect(),
                 default: entries.default,
             }
         }
 
-        fn answer(&self, address: IpAddr) -> u32 {
+        fn answer(&self, space: u32, address: IpAddr, port: Option<u16>) -> PurposeSet {
             self.entries
                 .iter()
-                .filter(|((network, length), _)| {
-                    IpNet::new(*network, *length).unwrap().contains(&address)
-                })
-                .max_by_key(|((_, length), _)| *length)
-                .map_or(self.default, |(_, value)| *value)
+                .filter(|(at, _)| at.space == space && at.prefix.contains(&address))
+                .max_by_key(|(at, _)| at.prefix.prefix_len())
+                .map_or(self.default, |(_, answer)| answer.allowed(port))
         }
 
-        fn write(&mut self, prefix: &IpNet, value: u32) {
-            self.entries
-                .insert((prefix.network(), prefix.prefix_len()), value);
+        /// Whether no one is allowed more than in the other table.
+        fn is_within(&self, other: &Self) -> bool {
+            (0..2).all(|space| {
+                (0..16u32).all(|host| {
+                    let ports = (0..8).map(Some).chain([None, Some(u16::MAX)]);
+                    ports.into_iter().all(|port| {
+                        let address = IpAddr::V4(host.into());
+                        other
+                            .answer(space, address, port)
+                            .covers(self.answer(space, address, port))
+                    })
+                })
+            })
         }
     }
 
+    fn answer() -> impl Strategy<Value = Answer> {
+        let run = (0u16..3, 1u16..3, 0u8..4);
+        (0u8..4, prop::collection::vec(run, 0..4)).prop_map(|(outside, lengths)| {
+            let mut at = 0;
+            let runs: Vec<_> = lengths
+                .into_iter()
+                .map(|(gap, length, bits)| {
+                    let first = at + gap;
+                    at = first + length;
+                    PortRun {
+                        first,
+                        last: at - 1,
+                        value: PurposeSet::from_bits(bits),
+                    }
+                })
+                .collect();
+            Answer::new(PurposeSet::from_bits(outside), runs)
+        })
+    }
+
     fn table() -> impl Strategy<Value = ConsentEntries> {
-        let entry = (0u32..32, 27u8..=32, 0u32..4);
-        (prop::collection::vec(entry, 0..12), 0u32..4).prop_map(|(entries, default)| {
+        let entry = (0u32..2, 0u32..16, 28u8..=32, answer());
+        (prop::collection::vec(entry, 0..8), 0u8..4).prop_map(|(entries, default)| {
             let unique: BTreeMap<_, _> = entries
                 .into_iter()
-                .map(|(host, length, value)| {
-                    let net = ipnet::Ipv4Net::new(host.into(), length).unwrap().trunc();
-                    ((net.network(), length), (IpNet::from(net), value))
+                .map(|(space, host, length, answer)| {
+                    let net = Ipv4Net::new(host.into(), length).unwrap().trunc();
+                    let prefix = IpNet::from(net);
+                    (SpacePrefix { space, prefix }, answer)
                 })
                 .collect();
             ConsentEntries {
-                entries: unique.into_values().collect(),
-                default,
+                entries: unique.into_iter().collect(),
+                default: PurposeSet::from_bits(default),
             }
         })
     }
@@ -155,38 +193,24 @@ mod tests {
             let plan = transition(&old, &new);
             let (before, after) = (Table::of(&old), Table::of(&new));
             let mut now = before.clone();
-            let addresses = || (0u32..32).map(|host| IpAddr::V4(host.into()));
 
-            let mut restricted = vec![];
             now.default = plan.narrow_default;
-            restricted.push(now.clone());
-            for (prefix, value) in &plan.restrict {
-                now.write(prefix, *value);
-                restricted.push(now.clone());
+            prop_assert!(now.is_within(&before));
+            for (at, answer) in &plan.restrict {
+                now.entries.insert(*at, answer.clone());
+                prop_assert!(now.is_within(&before));
             }
-            for state in restricted {
-                for address in addresses() {
-                    prop_assert_eq!(state.answer(address) & !before.answer(address), 0);
-                }
+            prop_assert!(now.is_within(&after));
+            for (at, answer) in &plan.grant {
+                now.entries.insert(*at, answer.clone());
+                prop_assert!(now.is_within(&after));
             }
-            let mut granted = vec![now.clone()];
-            for (prefix, value) in &plan.grant {
-                now.write(prefix, *value);
-                granted.push(now.clone());
-            }
-            for prefix in &plan.remove {
-                now.entries.remove(&(prefix.network(), prefix.prefix_len()));
-                granted.push(now.clone());
+            for at in &plan.remove {
+                now.entries.remove(at);
+                prop_assert!(now.is_within(&after));
             }
             now.default = plan.final_default;
-            granted.push(now.clone());
-            for state in granted {
-                for address in addresses() {
-                    prop_assert_eq!(state.answer(address) & !after.answer(address), 0);
-                }
-            }
-            prop_assert_eq!(now.entries, after.entries);
-            prop_assert_eq!(now.default, after.default);
+            prop_assert_eq!(now, after);
         }
 
         #[test]
@@ -201,14 +225,25 @@ mod tests {
     fn an_opt_out_is_one_write() {
         let old = ConsentEntries {
             entries: vec![],
-            default: 31,
+            default: PurposeSet::ALL,
         };
-        let new = ConsentEntries {
-            entries: vec![("203.0.113.7/32".parse().unwrap(), 0)],
-            default: 31,
-        };
-        let plan = transition(&old, &new);
-        assert_eq!(plan.restrict, new.entries);
-        assert!(plan.grant.is_empty() && plan.remove.is_empty());
+        let one = "203.0.113.7/32".parse::<IpNet>().unwrap();
+        let ports = [PortRun {
+            first: 1024,
+            last: 2047,
+            value: PurposeSet::NONE,
+        }];
+        for answer in [
+            Answer::Whole(PurposeSet::NONE),
+            Answer::new(PurposeSet::ALL, ports),
+        ] {
+            let new = ConsentEntries {
+                entries: vec![(one.into(), answer)],
+                default: PurposeSet::ALL,
+            };
+            let plan = transition(&old, &new);
+            assert_eq!(plan.restrict, new.entries);
+            assert!(plan.grant.is_empty() && plan.remove.is_empty());
+        }
     }
 }

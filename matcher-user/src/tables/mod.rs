@@ -5,8 +5,11 @@
 //! each entry down into the longer prefixes under it: the longest match then
 //! knows everything.
 
+pub mod compiled;
 pub mod consent;
 pub mod indicators;
+pub mod places;
+pub mod spaces;
 
 use ipnet::IpNet;
 

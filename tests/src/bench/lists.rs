@@ -225,6 +225,8 @@ pub fn compile_feed(prefixes: &[IpNet], subscribers: IpNet) -> Result<Compiled> 
     }
     let guards = Guards {
         own_prefixes: vec![subscribers],
+        // Of a million random prefixes some hold a public resolver.
+        never_match_defaults: false,
         ..Guards::default()
     };
 

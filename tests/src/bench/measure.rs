@@ -7,15 +7,16 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use ipnet::IpNet;
-use matcher_common::abi::{Counter, HitEvent, InterfaceSettings, Setting, purposes, role};
+use matcher_common::abi::{Counter, HitEvent, InterfaceSettings, Setting, role};
 use matcher_user::{
+    consent::{Answer, Purpose, PurposeSet},
     kernel::{
         bench::{Baseline, Flows, Rotor, Target},
         object::Object,
         program::{Clock, LOOPBACK, Limits, Loaded, Program},
         ring::Ring,
     },
-    tables::consent::{ConsentEntries, transition},
+    tables::{consent::ConsentEntries, spaces::SpaceTables},
 };
 
 use super::{
@@ -30,6 +31,8 @@ use crate::traffic::Random;
 pub enum Measured {
     /// A program of the baselines object.
     Baseline(Baseline),
+    /// The product's parser alone.
+    Parse,
     /// The product's program, with a list of so many prefixes.
     Matcher {
         /// Entries of the C&C list.
@@ -43,6 +46,7 @@ impl Measured {
         match self {
             Self::Baseline(Baseline::Empty) => "empty",
             Self::Baseline(Baseline::ParseMin) => "parse-min",
+            Self::Parse => "parse",
             Self::Matcher { .. } => "matcher",
         }
     }
@@ -50,7 +54,7 @@ impl Measured {
     /// Entries of the C&C list, where there is one.
     pub fn prefixes(self) -> Option<usize> {
         match self {
-            Self::Baseline(_) => None,
+            Self::Baseline(_) | Self::Parse => None,
             Self::Matcher { prefixes } => Some(prefixes),
         }
     }
@@ -156,8 +160,10 @@ pub fn measure(
             instructions.push((Measured::Baseline(baseline).name(), walked));
         }
         let instance = bed.instances.first_mut().context("no list")?;
-        let walked = instance.loaded.verified_instructions(Program::Matcher)?;
-        instructions.push(("matcher", walked));
+        for (name, program) in [("parse", Program::Parse), ("matcher", Program::Matcher)] {
+            let walked = instance.loaded.verified_instructions(program)?;
+            instructions.push((name, walked));
+        }
     }
     Ok(Figures {
         rows: beds
@@ -217,6 +223,9 @@ impl Bed {
             lists.push(times);
             bed.instances.push(instance);
             let at = Some(bed.instances.len() - 1);
+            if at == Some(0) {
+                bed.row(family, Measured::Parse, Traffic::Miss, miss, at);
+            }
             let measured = Measured::Matcher {
                 prefixes: *prefixes,
             };
@@ -246,7 +255,10 @@ impl Bed {
         rotor: usize,
         instance: Option<usize>,
     ) {
-        let counted = instance.map(|_| 0);
+        let counted = match measured {
+            Measured::Matcher { .. } => Some(0),
+            Measured::Baseline(_) | Measured::Parse => None,
+        };
         let row = Row {
             family,
             measured,
@@ -287,6 +299,7 @@ impl Instance {
         let limits = Limits {
             max_indicators: u32::try_from(listed.len())?,
             max_consent_entries: u32::try_from(opted_out.len())?.max(1),
+            max_port_ranges: 1,
             ring_bytes: (plan.burst * record + 1).next_power_of_two().max(4096),
         };
         let mut loaded = Loaded::load(object, limits, Clock::Kernel)?;
@@ -299,12 +312,17 @@ impl Instance {
             },
         )?;
         tables.set(Setting::ConsentDeadline, u64::MAX)?;
-        tables.set_subscribers(&[subscribers])?;
+        tables.set_spaces(&SpaceTables::one([subscribers]))?;
+        let nothing = Answer::Whole(PurposeSet::NONE);
         let consent = ConsentEntries {
-            entries: opted_out.iter().map(|prefix| (*prefix, 0)).collect(),
-            default: purposes::DETECT,
+            entries: opted_out
+                .iter()
+                .map(|prefix| ((*prefix).into(), nothing.clone()))
+                .collect(),
+            default: Purpose::Detect.into(),
         };
-        tables.change_consent(&transition(&tables.consent()?, &consent))?;
+        // No entry has port ranges.
+        let _ = tables.set_consent(&consent)?;
         let start = Instant::now();
         tables.load_indicators(&compiled.tables)?;
         let load = start.elapsed();
@@ -340,16 +358,21 @@ impl Row {
         rotor: &mut Rotor,
         mut instance: Option<&mut Instance>,
     ) -> Result<()> {
-        let before = match &instance {
-            Some(instance) => Some(instance.loaded.tables.counters()?),
-            None => None,
+        let before = match (&instance, self.exits) {
+            (Some(instance), Some(_)) => Some(instance.loaded.tables.counters()?),
+            _ => None,
         };
         match (self.measured, &mut instance) {
             (Measured::Baseline(baseline), _) => rotor.aim(Target::Baseline(baseline))?,
             (Measured::Matcher { .. }, Some(instance)) => {
                 rotor.aim(Target::Matcher(&mut instance.loaded))?;
             }
-            (Measured::Matcher { .. }, None) => bail!("{}: no list", self.title()),
+            (Measured::Parse, Some(instance)) => {
+                rotor.aim(Target::Parse(&mut instance.loaded))?;
+            }
+            (Measured::Parse | Measured::Matcher { .. }, None) => {
+                bail!("{}: no list", self.title())
+            }
         }
         let mut average = 0.0;
         let mut events = 0;

@@ -8,13 +8,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
-use matcher_common::abi::{Counter, MAX_RULES, role};
+use matcher_common::abi::{Counter, MAX_LAYERS, MAX_RULES, Tunnel, role};
 use matcher_user::{
     indicator::{Indicator, IndicatorId, Qualifier},
     protocol::Protocol,
 };
 
-use super::{ALL_PURPOSES, Consent, Packet, World, covers};
+use super::{ALL_PURPOSES, Consent, Layer, Packet, Sharer, World, covers};
 use crate::{frames::Frame, packets::indicator, traffic::random::Random};
 
 /// A frame, and what is known of it because it was made so.
@@ -101,6 +101,21 @@ fn consent(random: &mut Random) -> Consent {
     Consent::LongestPrefix(entries, default)
 }
 
+/// Never all ports of an address: that would be an opt-out of the address.
+fn sharers(random: &mut Random) -> Vec<Sharer> {
+    prefixes(random, 3)
+        .into_iter()
+        .map(|prefix| {
+            let ports = *random.of(&[(0, 52), (53, 442), (443, 443), (400, 9000)]);
+            Sharer {
+                prefix,
+                ports,
+                refused: purposes(random),
+            }
+        })
+        .collect()
+}
+
 /// An entry with random limits; times are close to `now`, also in between
 /// two nanoseconds of it.
 fn entry(random: &mut Random, id: u32, value: IpNet, now: Timestamp) -> Indicator {
@@ -163,6 +178,7 @@ pub fn world(random: &mut Random) -> World {
     let day = random.within(0, 4000) as i64;
     let now = Timestamp::from_second(1_700_000_000 + day * 86_400).expect("a time")
         + SignedDuration::from_nanos(random.within(0, 1_000_000_000) as i64);
+    let consent = consent(random);
     World {
         role: match random.within(0, 20) {
             0 => None,
@@ -174,7 +190,11 @@ pub fn world(random: &mut Random) -> World {
         stopped: chance(random, 2),
         consent_confirmed: !chance(random, 2),
         subscribers: prefixes(random, 8),
-        consent: consent(random),
+        sharers: match &consent {
+            Consent::Refusals(_) => sharers(random),
+            Consent::LongestPrefix(..) => Vec::new(),
+        },
+        consent,
         indicators: indicators(random, now),
         now,
     }
@@ -211,8 +231,9 @@ fn end(random: &mut Random, world: &World, ipv4: bool) -> IpAddr {
 pub fn packet(random: &mut Random, world: &World) -> Sent {
     let mut frame = Frame::ethernet();
     let tags = match random.within(0, 40) {
-        0 => 3,
-        1..=5 => 2,
+        0 => 5,
+        1 => 4,
+        2..=5 => 2,
         6..=15 => 1,
         _ => 0,
     };
@@ -227,26 +248,49 @@ pub fn packet(random: &mut Random, world: &World) -> Sent {
         frame: frame.payload(&[0x55; 60]).build(),
         packet: Packet {
             unparsed: Some(unparsed),
-            addresses: None,
-            protocol: 0,
-            ports: None,
+            layers: Vec::new(),
         },
     };
-    if tags == 3 {
+    if tags == 5 {
         return other(Counter::VlanDepth, frame.protocol(0x0800));
     }
     match random.within(0, 100) {
         0 => return other(Counter::NotIp, frame.protocol(0x0806)),
+        // Bytes of 0x55 are no PPPoE session, and no end of an MPLS stack.
         1 => return other(Counter::Pppoe, frame.protocol(0x8864)),
-        2 => return other(Counter::Mpls, frame.protocol(0x8847)),
+        2 => return other(Counter::Llc, frame.protocol(0x0155)),
+        3..=8 => frame = frame.pppoe(),
+        9..=11 => frame = frame.mpls(100).mpls(200),
         _ => {}
     }
+    let mut packet = Packet::default();
+    let depth = *random.of(&[1, 1, 1, 1, 1, 1, 2, 2, 3, 4, 5]);
+    for inner in 1..=depth {
+        let (with_ip, goes_on) = network(random, world, frame, &mut packet, inner < depth);
+        frame = with_ip;
+        if !goes_on {
+            break;
+        }
+    }
+    finished(random, frame, packet)
+}
 
+/// Adds an IP layer and what it carries: a tunnel, if `more` is to come. False
+/// when nothing can follow.
+fn network(
+    random: &mut Random,
+    world: &World,
+    frame: Frame,
+    packet: &mut Packet,
+    more: bool,
+) -> (Frame, bool) {
     let ipv4 = chance(random, 50);
     let (source, destination) = (end(random, world, ipv4), end(random, world, ipv4));
+    let (mut frame, tunnel) = into_tunnel(random, frame, packet, ipv4);
     frame = frame.ip(source, destination);
     let mut later_fragment = false;
     let mut too_many_headers = false;
+    let mut offset = 0;
     if ipv4 {
         if chance(random, 20) {
             let options = random.within(1, 41) as usize;
@@ -254,7 +298,8 @@ pub fn packet(random: &mut Random, world: &World) -> Sent {
         }
         if chance(random, 15) {
             later_fragment = chance(random, 70);
-            frame = frame.fragment(fragment_offset(random, later_fragment), true, 1);
+            offset = fragment_offset(random, later_fragment);
+            frame = frame.fragment(offset, true, 1);
         }
     } else {
         let headers = *random.of(&[0, 0, 0, 0, 1, 2, 3, 7, 8, 9]);
@@ -267,24 +312,81 @@ pub fn packet(random: &mut Random, world: &World) -> Sent {
                 2 => {
                     // What follows a later fragment's header is payload.
                     later_fragment = chance(random, 50);
-                    frame.fragment(fragment_offset(random, later_fragment), false, 1)
+                    offset = fragment_offset(random, later_fragment);
+                    frame.fragment(offset, false, 1)
                 }
                 _ => frame.destination_options(random.within(1, 4) as u8),
             };
         }
         too_many_headers = count > 8;
     }
-    transport(
-        random,
-        frame,
-        Packet {
-            unparsed: too_many_headers.then_some(Counter::ExtensionHeaders),
-            addresses: Some((source, destination)),
-            protocol: 0,
-            ports: None,
-        },
-        later_fragment,
-    )
+    if packet.layers.len() == MAX_LAYERS {
+        packet.unparsed = Some(Counter::TooDeep);
+        return (frame.protocol(59), false);
+    }
+    packet.layers.push(Layer {
+        addresses: (source, destination),
+        protocol: 59,
+        fragment_offset: offset,
+        ports: None,
+        tunnel,
+    });
+    if too_many_headers {
+        packet.unparsed = Some(Counter::ExtensionHeaders);
+        return (frame.protocol(59), false);
+    }
+    if more && !later_fragment {
+        return (frame, true);
+    }
+    (transport(random, frame, packet, later_fragment), false)
+}
+
+/// Puts the innermost layer so far in front of a tunnel.
+fn into_tunnel(
+    random: &mut Random,
+    frame: Frame,
+    packet: &mut Packet,
+    ipv4: bool,
+) -> (Frame, Option<Tunnel>) {
+    let Some(outer) = packet.layers.last_mut() else {
+        return (frame, None);
+    };
+    let (protocol, ports, frame, tunnel) = match random.within(0, 10) {
+        0 => (47, None, frame.gre(), Tunnel::Gre),
+        1 => (
+            47,
+            None,
+            frame.gre_with(true, Some(3), true).inner_ethernet(),
+            Tunnel::Gre,
+        ),
+        2 => (97, None, frame.etherip(), Tunnel::EtherIp),
+        3 => (17, Some((54321, 4789)), frame.vxlan(), Tunnel::Vxlan),
+        4 => (17, Some((54321, 6081)), frame.geneve(2), Tunnel::Geneve),
+        5 => (
+            17,
+            Some((2152, 2152)),
+            frame.gtp_u(&[1], true),
+            Tunnel::GtpU,
+        ),
+        6 => (
+            17,
+            Some((1701, 1701)),
+            frame.l2tp(true, false, None),
+            Tunnel::L2tp,
+        ),
+        _ => {
+            let tunnel = match (ipv4, outer.addresses.0.is_ipv4()) {
+                (true, true) => Tunnel::Ip4In4,
+                (true, false) => Tunnel::Ip4In6,
+                (false, true) => Tunnel::Ip6In4,
+                (false, false) => Tunnel::Ip6In6,
+            };
+            (if ipv4 { 4 } else { 41 }, None, frame, tunnel)
+        }
+    };
+    outer.protocol = protocol;
+    outer.ports = ports;
+    (frame, Some(tunnel))
 }
 
 fn fragment_offset(random: &mut Random, later: bool) -> u16 {
@@ -295,32 +397,46 @@ fn fragment_offset(random: &mut Random, later: bool) -> u16 {
     }
 }
 
-fn transport(random: &mut Random, frame: Frame, mut packet: Packet, later_fragment: bool) -> Sent {
+fn transport(
+    random: &mut Random,
+    frame: Frame,
+    packet: &mut Packet,
+    later_fragment: bool,
+) -> Frame {
     let (source, destination) = (*random.of(&PORTS), *random.of(&PORTS));
-    packet.protocol = if chance(random, 5) {
-        *random.of(&[4, 41, 47, 55, 94, 97, 98, 115, 137, 143])
+    let unread = chance(random, 5);
+    let protocol = if unread {
+        *random.of(&[55, 98, 115])
     } else {
-        *random.of(&[6, 6, 17, 17, 132, 1, 58, 50])
+        *random.of(&[6, 6, 17, 17, 132, 136, 33, 1, 58, 50])
     };
-    let tunnel = matches!(
-        packet.protocol,
-        4 | 41 | 47 | 55 | 94 | 97 | 98 | 115 | 137 | 143
-    );
-    if tunnel && packet.unparsed.is_none() {
-        packet.unparsed = Some(Counter::Tunnel);
+    if unread {
+        packet.unparsed = Some(if later_fragment {
+            Counter::TunnelFragment
+        } else {
+            Counter::Tunnel
+        });
     }
-    let frame = match packet.protocol {
-        protocol if later_fragment || tunnel => frame.protocol(protocol.into()),
+    if let Some(layer) = packet.layers.last_mut() {
+        layer.protocol = protocol;
+        if matches!(protocol, 6 | 17 | 132 | 136 | 33) && !later_fragment {
+            layer.ports = Some((source, destination));
+        }
+    }
+    match protocol {
+        protocol if later_fragment || unread => frame.protocol(protocol.into()),
         6 => frame.tcp(source, destination),
         17 => frame.udp(source, destination),
         132 => frame.sctp(source, destination),
+        136 => frame.udp_lite(source, destination),
+        33 => frame.dccp(source, destination),
         1 => frame.icmp(8, 0),
         58 => frame.icmpv6(128, 0),
         protocol => frame.protocol(protocol.into()),
-    };
-    if matches!(packet.protocol, 6 | 17 | 132) && !later_fragment {
-        packet.ports = Some((source, destination));
     }
+}
+
+fn finished(random: &mut Random, frame: Frame, packet: Packet) -> Sent {
     let payload = random.within(0, 30) as usize;
     let mut bytes = frame.payload(&random.bytes(payload)).build();
     // Padding to the least that Ethernet sends, not always zeros.

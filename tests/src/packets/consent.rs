@@ -2,19 +2,20 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use matcher_common::abi::{Counter, role};
+use matcher_common::abi::{Counter, Tunnel, role};
 
 use super::{
     ALICE, ALICE6, BACK_IN, BOB, BOB6, Case, HOSTING, HOSTING6, IN_REFUSING_RANGE, NO_DETECT,
-    NO_DETECT6, ONLY_DETECT, OPTED_OUT, OPTED_OUT6, STRANGER, STRANGER6, id, tcp,
+    NO_DETECT6, ONLY_DETECT, OPTED_OUT, OPTED_OUT6, SHARED, STRANGER, STRANGER6, id, packet, tcp,
 };
+use crate::frames::Frame;
 
 const CC: (Ipv4Addr, u16) = (Ipv4Addr::new(198, 51, 100, 23), 443);
 const CC6: (Ipv6Addr, u16) = (Ipv6Addr::new(0x2a02, 0xdb8, 0xc2, 0, 0, 0, 0, 0x23), 443);
 const CLIENT: u16 = 51413;
 
 pub(super) fn cases() -> Vec<Case> {
-    [conditions(), roles(), opt_outs(), both_ends()].concat()
+    [conditions(), roles(), opt_outs(), shared(), both_ends()].concat()
 }
 
 fn conditions() -> Vec<Case> {
@@ -150,6 +151,59 @@ fn opt_outs() -> Vec<Case> {
             (BACK_IN, CLIENT),
         )
         .inbound_hit(id::HOST),
+    ]
+}
+
+fn shared() -> Vec<Case> {
+    let without_port = |description, frame: Frame, protocol| {
+        packet(description, frame)
+            .ip(SHARED, CC.0, protocol)
+            .exit(Counter::SharedAddress)
+    };
+    let to_cc = || Frame::ethernet().ipv4(SHARED, CC.0);
+    vec![
+        tcp(
+            "the last port before an opted-out sharer's",
+            (SHARED, 1023),
+            CC,
+        )
+        .outbound_hit(id::HOST),
+        tcp("the first port of an opted-out sharer", (SHARED, 1024), CC).exit(Counter::OptedOut),
+        tcp("the last port of an opted-out sharer", CC, (SHARED, 2047)).exit(Counter::OptedOut),
+        tcp(
+            "the first port after an opted-out sharer's",
+            CC,
+            (SHARED, 2048),
+        )
+        .inbound_hit(id::HOST),
+        without_port(
+            "ICMP of an address with an opted-out sharer",
+            to_cc().icmp(8, 0),
+            1,
+        ),
+        without_port(
+            "ESP of an address with an opted-out sharer",
+            to_cc().protocol(50).payload(&[0x5a; 32]),
+            50,
+        ),
+        packet(
+            "a later fragment of an address with an opted-out sharer",
+            to_cc()
+                .fragment(1480, false, 9)
+                .protocol(17)
+                .payload(&[0; 40]),
+        )
+        .ip(SHARED, CC.0, 17)
+        .at(1480)
+        .exit(Counter::SharedAddress),
+        packet(
+            "GRE of an address with an opted-out sharer",
+            to_cc().gre().ipv4([192, 168, 1, 2], CC.0).tcp(CLIENT, 443),
+        )
+        .ip(SHARED, CC.0, 47)
+        .inner(Tunnel::Gre, Ipv4Addr::new(192, 168, 1, 2), CC.0, 6)
+        .ports(CLIENT, 443)
+        .exit(Counter::SharedAddress),
     ]
 }
 

@@ -15,12 +15,15 @@ use std::sync::OnceLock;
 use anyhow::Result;
 
 use crate::process;
-use packages::{BUSYBOX, CC, GIT, IP, NSENTER, QEMU, TSHARK};
+use packages::{BUSYBOX, CC, CXX, GIT, IP, NSENTER, QEMU, TSHARK};
 
 pub use compiler::Compiler;
 
 /// What `cargo deny` is here; newer ones may judge the same `deny.toml` differently.
 const CARGO_DENY: &str = "0.20.2";
+
+/// Builds and runs fuzz targets.
+const CARGO_FUZZ: &str = "0.13.2";
 
 /// Options of `cargo xtask setup`.
 #[derive(clap::Args)]
@@ -41,6 +44,10 @@ pub enum Need {
     Test,
     /// The same, and judge the dependencies.
     Ci,
+    /// As to build, and compare with other programs: without them it is pointless.
+    Oracle,
+    /// As to build, and fuzz.
+    Fuzz,
     /// As to build, and boot other kernels.
     Emulator,
 }
@@ -107,6 +114,8 @@ pub fn ensure(need: Need) -> Result<()> {
         Need::Lab => (&[IP, NSENTER], &[]),
         Need::Test => (&[IP, NSENTER], &[TSHARK]),
         Need::Ci => (&[IP, NSENTER, GIT], &[TSHARK]),
+        Need::Oracle => (&[TSHARK], &[]),
+        Need::Fuzz => (&[CXX], &[]),
         Need::Emulator => (&[QEMU, BUSYBOX], &[]),
     };
     for tool in required {
@@ -174,15 +183,25 @@ fn find_or_install() -> Result<Ebpf> {
 
 /// The `cargo-deny` that this checkout pins, built once per machine.
 pub fn cargo_deny() -> Result<PathBuf> {
-    if let Some(own) = process::on_path("cargo-deny") {
-        let version = process::output(std::process::Command::new(&own).arg("--version"));
-        if version.is_ok_and(|said| said.trim().ends_with(&format!(" {CARGO_DENY}"))) {
+    pinned("cargo-deny", CARGO_DENY)
+}
+
+/// The `cargo-fuzz` that this checkout pins, built once per machine.
+pub fn cargo_fuzz() -> Result<PathBuf> {
+    pinned("cargo-fuzz", CARGO_FUZZ)
+}
+
+/// A tool of exactly this release: the one on `PATH`, or one built into the cache.
+fn pinned(name: &'static str, version: &'static str) -> Result<PathBuf> {
+    if let Some(own) = process::on_path(name) {
+        let said = process::output(std::process::Command::new(&own).arg("--version"));
+        if said.is_ok_and(|said| said.trim().ends_with(&format!(" {version}"))) {
             return Ok(own);
         }
     }
     let install = install::Install {
-        name: "cargo-deny",
-        version: CARGO_DENY,
+        name,
+        version,
         variant: "",
         options: &[],
         environment: &[],
@@ -191,7 +210,7 @@ pub fn cargo_deny() -> Result<PathBuf> {
         return Ok(there);
     }
     let _lock = cache::lock()?;
-    install.run("building cargo-deny (once per machine, some minutes)")
+    install.run(&format!("building {name} (once per machine, some minutes)"))
 }
 
 /// Says what was found, what was tried and what a person can do.

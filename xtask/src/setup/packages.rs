@@ -37,6 +37,12 @@ pub const CC: &Tool = &Tool {
     package: "build-essential",
     why: "compiles SQLite and links",
 };
+/// libFuzzer is compiled from C++.
+pub const CXX: &Tool = &Tool {
+    program: "c++",
+    package: "build-essential",
+    why: "compiles libFuzzer",
+};
 /// Namespaces, veth pairs.
 pub const IP: &Tool = &Tool {
     program: "ip",
@@ -76,7 +82,7 @@ pub const BUSYBOX: &Tool = &Tool {
 };
 
 /// All of them, for the report of `cargo xtask setup`.
-pub const TOOLS: [&Tool; 7] = [CC, GIT, IP, NSENTER, TSHARK, QEMU, BUSYBOX];
+pub const TOOLS: [&Tool; 8] = [CC, CXX, GIT, IP, NSENTER, TSHARK, QEMU, BUSYBOX];
 
 /// The program is there afterwards.
 ///

@@ -31,6 +31,7 @@ const PARTS: &[&str] = &[
     "clippy.toml",
     "deny.toml",
     "docs",
+    "fuzz",
     "matcher-common",
     "matcher-ebpf",
     "matcher-user",

@@ -13,7 +13,8 @@ const STREET: &[(&str, &str)] = &[
     ("indicators", "all feeds as one set with stable ids"),
     ("verdicts", "what the operator found out about indicators"),
     ("consent", "opt-out lists and who allows what"),
-    ("subscribers", "the subscriber space"),
+    ("subscribers", "the subscriber spaces"),
+    ("nat64", "IPv4 addresses inside IPv6 addresses"),
     (
         "config",
         "the operator's file; names feeds and consent, they do not name it",

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::consent::Purpose;
+use crate::consent::{PortRange, Purpose};
 
 fn read(kind: ListKind, bytes: &[u8]) -> ParsedList {
     ParsedList::read(kind, &Path::new("x.list").into(), bytes)
@@ -145,7 +145,9 @@ fn any_entry() -> impl Strategy<Value = Entry> {
         }),
     ];
     let from = prop::option::of((-1_000_000_000i64..4_000_000_000, 0i32..1_000_000_000));
-    (subject, 1u8..32, from, ports).prop_map(|(subject, bits, from, ports)| Entry {
+    let space = prop::option::of(any::<u32>());
+    (subject, 1u8..32, from, ports, space).prop_map(|(subject, bits, from, ports, space)| Entry {
+        space,
         subject,
         purposes: PurposeSet::from_bits(bits),
         from: from.map(|(second, nano)| Timestamp::new(second, nano).unwrap()),

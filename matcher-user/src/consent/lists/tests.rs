@@ -1,7 +1,7 @@
 use tempfile::TempDir;
 
 use super::*;
-use crate::consent::{Closed, Purpose, Subject, managed};
+use crate::consent::{Closed, PortLimit, Purpose, Subject, Whom, managed, table::Space};
 
 struct Lab {
     folder: TempDir,
@@ -43,13 +43,21 @@ impl Lab {
     fn allows(&self, address: &str) -> bool {
         self.lists
             .compile(now())
-            .allows(address.parse().unwrap(), Purpose::Detect)
+            .allows(0, address.parse().unwrap(), None, Purpose::Detect)
     }
 
     fn plain(&self, text: impl ToString) -> String {
         text.to_string()
             .replace(&format!("{}/", self.folder.path().display()), "")
     }
+}
+
+fn asked(prefix: &str) -> Asked<'static> {
+    prefix.parse::<IpNet>().unwrap().into()
+}
+
+fn whom(prefix: &str) -> Whom {
+    Subject::Prefix(prefix.parse().unwrap()).into()
 }
 
 fn now() -> Timestamp {
@@ -119,7 +127,7 @@ fn what_waits_for_a_clean_file_waits_over_a_restart() {
     let reload = lab.lists.reload();
     assert_eq!(reload.held_back, 2);
     assert!(!lab.allows("203.0.113.7"));
-    let mentions = lab.lists.explain("203.0.113.7/32".parse().unwrap());
+    let mentions = lab.lists.explain(asked("203.0.113.7/32"));
     insta::assert_snapshot!(lab.plain(&mentions[0]), @"a: 203.0.113.7 purposes=detect (no longer in the file; in force until the file is clean)");
     // And with the file gone, the last good reading still holds.
     lab.lists.remember().unwrap();
@@ -155,7 +163,7 @@ fn an_opt_out_by_command_is_in_force_after_a_reload_and_can_be_taken_back() {
     lab.write("a", "203.0.113.0/28\n");
     lab.write("b", "198.51.100.0/24\n");
     let state = lab.folder.path().join("state");
-    let subject = Subject::Prefix("203.0.113.7/32".parse().unwrap());
+    let subject = whom("203.0.113.7/32");
     let model = ConsentModel::OptOut;
     let out = managed::opt_out(model, &state, &subject, PurposeSet::ALL, now()).unwrap();
     lab.lists.reload();
@@ -165,10 +173,10 @@ fn an_opt_out_by_command_is_in_force_after_a_reload_and_can_be_taken_back() {
     // The operator's own list still names the prefix around it.
     let refusals = lab
         .lists
-        .refusals("203.0.113.7/32".parse().unwrap(), Purpose::Detect.into());
+        .refusals(asked("203.0.113.7/32"), Purpose::Detect.into());
     assert!(back && refusals.len() == 1 && refusals[0].whole);
     insta::assert_snapshot!(lab.plain(&refusals[0]), @"a:1: 203.0.113.0/28");
-    let around = lab.lists.explain("203.0.112.0/23".parse().unwrap());
+    let around = lab.lists.explain(asked("203.0.112.0/23"));
     assert!(around.len() == 1 && !around[0].whole);
 }
 
@@ -178,11 +186,11 @@ fn in_the_opt_in_model_only_those_who_consented_are_matched() {
     lab.write("a", "203.0.113.7\n");
     let state = lab.folder.path().join("state");
     let model = ConsentModel::OptIn;
-    let eight = Subject::Prefix("203.0.113.8/32".parse().unwrap());
+    let eight = whom("203.0.113.8/32");
     managed::opt_in(model, &state, &eight, PurposeSet::ALL, now()).unwrap();
     lab.lists.reload();
     assert!(lab.allows("203.0.113.7") && lab.allows("203.0.113.8") && !lab.allows("203.0.113.9"));
-    let seven = Subject::Prefix("203.0.113.7/32".parse().unwrap());
+    let seven = whom("203.0.113.7/32");
     for subject in [&seven, &eight] {
         managed::opt_out(model, &state, subject, PurposeSet::ALL, now()).unwrap();
     }
@@ -197,7 +205,7 @@ fn a_managed_list_that_vanished_keeps_its_opt_outs() {
         ..sources(ConsentModel::OptOut, &[], &[])
     });
     let state = lab.folder.path().join("state");
-    let subject = Subject::Prefix("203.0.113.7/32".parse().unwrap());
+    let subject = whom("203.0.113.7/32");
     managed::opt_out(
         ConsentModel::OptOut,
         &state,
@@ -211,4 +219,69 @@ fn a_managed_list_that_vanished_keeps_its_opt_outs() {
     let reload = lab.lists.reload();
     assert_eq!(reload.problems.len(), 1);
     assert!(!lab.allows("203.0.113.7") && lab.allows("203.0.113.8"));
+}
+
+#[test]
+fn a_line_for_a_space_that_does_not_exist_is_reported_and_favours_the_subscriber() {
+    for (model, outcome) in [
+        (ConsentModel::OptOut, "the line holds in every space"),
+        (ConsentModel::OptIn, "the line grants nothing"),
+    ] {
+        let mut lab = Lab::new(sources(model, &["a"], &[]));
+        lab.write(
+            "a",
+            "# comment\n10.0.0.7 space=8\n10.0.0.8 space=7\n10.0.0.9 space=0\n",
+        );
+        lab.lists.set_spaces(vec![Space {
+            id: 7,
+            prefixes: vec!["10.0.0.0/8".parse().unwrap()],
+        }]);
+        let reload = lab.lists.reload();
+        assert!(reload.matching_allowed);
+        let problems: Vec<String> = reload.problems.iter().map(|p| lab.plain(p)).collect();
+        let reason = "there is no subscriber space 8 (see [[subscribers.space]])";
+        assert_eq!(problems, [format!("a:2: note: {reason}: {outcome}")]);
+        let table = lab.lists.compile(now());
+        for space in [0, 7, 8] {
+            let allowed = table.allows(space, "10.0.0.7".parse().unwrap(), None, Purpose::Detect);
+            assert!(!allowed, "{model} {space}");
+        }
+    }
+}
+
+#[test]
+fn only_lines_that_touch_the_ports_and_the_space_are_named() {
+    let mut lab = Lab::new(sources(ConsentModel::OptOut, &["a"], &[]));
+    lab.write(
+        "a",
+        "198.51.100.9 ports=1024-2047\n198.51.100.9 map-e=a:4,k:8,psid:0x34\n\
+         198.51.100.9 space=7\n198.51.100.0/24 purposes=notify\n",
+    );
+    lab.lists.set_spaces(vec![Space {
+        id: 7,
+        prefixes: vec![],
+    }]);
+    lab.lists.reload();
+    let prefix = "198.51.100.9/32".parse().unwrap();
+    let ports = PortLimit::read_ports("1500-1600").unwrap();
+    let lines = |asked| {
+        let found = lab.lists.explain(asked).into_iter();
+        let found = found.map(|mention| (mention.line, mention.whole));
+        found.collect::<Vec<_>>()
+    };
+    let everything = [(1, false), (2, false), (3, false), (4, true)];
+    assert_eq!(lines(Asked::from(prefix)), everything);
+    let in_space_0 = Asked {
+        prefix,
+        space: Some(0),
+        ports: Some(&ports),
+    };
+    assert_eq!(lines(in_space_0), [(1, false), (4, true)]);
+    let port_set = PortLimit::read_map_e("a:4,k:8,psid:52").unwrap();
+    let in_space_7 = Asked {
+        prefix,
+        space: Some(7),
+        ports: Some(&port_set),
+    };
+    assert_eq!(lines(in_space_7), [(2, true), (3, true), (4, true)]);
 }

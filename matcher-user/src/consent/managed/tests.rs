@@ -9,8 +9,8 @@ fn now() -> Timestamp {
     "2026-12-01T12:00:00.5Z".parse().unwrap()
 }
 
-fn subject(text: &str) -> Subject {
-    Subject::Prefix(crate::consent::prefix::read_prefix(text).unwrap().net)
+fn subject(text: &str) -> Whom {
+    Subject::Prefix(crate::consent::prefix::read_prefix(text).unwrap().net).into()
 }
 
 fn purposes(text: &str) -> PurposeSet {
@@ -91,7 +91,7 @@ fn a_list_is_never_left_with_zero_bytes() {
 fn what_cannot_be_enforced_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let list = ManagedList::opt_outs(folder.path());
-    let id = Subject::Subscriber("cust-4711".into());
+    let id = Subject::Subscriber("cust-4711".into()).into();
     let error = list.add(&id, PurposeSet::ALL, now()).unwrap_err();
     insta::assert_snapshot!(error, @"subscriber=cust-4711 cannot be enforced yet: give the subscriber's addresses");
     assert!(!list.path().exists());
@@ -159,7 +159,7 @@ proptest! {
         let purposes = PurposeSet::from_bits(bits);
         prop_assert!(list.add(&subject, purposes, now()).unwrap());
         let entries = list.content().unwrap().list.entries;
-        prop_assert!(entries.iter().any(|entry| entry.subject == subject && entry.purposes == purposes));
+        prop_assert!(entries.iter().any(|entry| entry.subject == subject.subject && entry.purposes == purposes));
         prop_assert!(list.remove(&subject, purposes).unwrap());
         prop_assert_eq!(fs::read_to_string(list.path()).unwrap(), text);
     }
@@ -187,4 +187,35 @@ fn consent_can_be_given_and_withdrawn_purpose_by_purpose() {
         .list
         .entries;
     assert!(refused.is_empty());
+}
+
+#[test]
+fn whoever_shares_an_address_is_added_and_taken_away_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = ManagedList::opt_outs(folder.path());
+    let address = subject("198.51.100.9");
+    let sharer = Whom {
+        ports: PortLimit::read_map_e("a:4,k:8,psid:0x34"),
+        space: Some(7),
+        ..address.clone()
+    };
+    let other = Whom {
+        ports: PortLimit::read_ports("1024-2047"),
+        ..address.clone()
+    };
+    assert!(list.add(&address, purposes("detect"), now()).unwrap());
+    assert!(list.add(&sharer, PurposeSet::ALL, now()).unwrap());
+    assert!(!list.add(&sharer, purposes("detect"), now()).unwrap());
+    assert!(list.add(&other, purposes("block"), now()).unwrap());
+    insta::assert_snapshot!(fs::read_to_string(list.path()).unwrap(), @r"
+    # Kept by matcher (matcher consent opt-out|opt-in|import). Edits are kept.
+    198.51.100.9 purposes=detect  # 2026-12-01T12:00:00Z
+    198.51.100.9 map-e=a:4,k:8,psid:0x34 space=7  # 2026-12-01T12:00:00Z
+    198.51.100.9 ports=1024-2047 purposes=block  # 2026-12-01T12:00:00Z
+    ");
+    assert!(list.remove(&address, PurposeSet::ALL).unwrap());
+    assert!(list.remove(&other, PurposeSet::ALL).unwrap());
+    let left = list.content().unwrap().list.entries;
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].space, Some(7));
 }

@@ -135,7 +135,7 @@ fn said(entries: &[Entry], host: u8, at: Timestamp) -> PurposeSet {
     let net = format!("203.0.113.{host}/32").parse().unwrap();
     entries
         .iter()
-        .filter(|entry| entry.subject == Subject::Prefix(net) && entry.in_force(at))
+        .filter(|entry| entry.prefix() == Some(net) && entry.in_force(at))
         .fold(PurposeSet::NONE, |said, entry| said.union(entry.purposes))
 }
 

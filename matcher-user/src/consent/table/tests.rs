@@ -6,7 +6,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::consent::{Entry, ParsedList, Subject};
+use crate::consent::{Entry, ParsedList, PortLimit, PortRange, Subject};
 
 fn list(kind: ListKind, text: &str) -> List {
     let source = Path::new("x.list").into();
@@ -22,6 +22,7 @@ fn inputs(model: ConsentModel, lists: &[List]) -> ConsentInputs<'_> {
     ConsentInputs {
         model,
         lists: lists.iter().collect(),
+        spaces: &[],
         notice_since: None,
         matching_allowed: true,
     }
@@ -36,10 +37,17 @@ fn noon() -> Timestamp {
 }
 
 fn shown(table: &ConsentTable) -> Vec<String> {
-    let entries = table.entries().iter();
-    entries
-        .map(|(net, allowed)| format!("{net} {allowed}"))
-        .collect()
+    let text = |(at, answer): (SpacePrefix, Answer)| match answer {
+        Answer::Whole(allowed) => format!("{at} {allowed}"),
+        Answer::ByPort(by_port) => {
+            let ranges = by_port.ranges().iter();
+            let ranges = ranges.map(|run| format!(", {}-{} {}", run.first, run.last, run.value));
+            let ranges: String = ranges.collect();
+            let (outside, portless) = (by_port.outside(), by_port.portless());
+            format!("{at} {outside}{ranges}, unknown {portless}")
+        }
+    };
+    table.entries().map(text).collect()
 }
 
 #[test]
@@ -58,10 +66,10 @@ fn refusals_accumulate_down_to_the_covered() {
             "2001:db8::/32 none",
         ]
     );
-    assert!(!table.allows("203.0.113.200".parse().unwrap(), Purpose::Detect));
-    assert!(table.allows("203.0.114.0".parse().unwrap(), Purpose::Detect));
-    assert!(!table.allows("2001:db8::1".parse().unwrap(), Purpose::Block));
-    assert!(table.allows("2001:db9::".parse().unwrap(), Purpose::Block));
+    assert!(!table.allows(0, "203.0.113.200".parse().unwrap(), None, Purpose::Detect));
+    assert!(table.allows(0, "203.0.114.0".parse().unwrap(), None, Purpose::Detect));
+    assert!(!table.allows(0, "2001:db8::1".parse().unwrap(), None, Purpose::Block));
+    assert!(table.allows(0, "2001:db9::".parse().unwrap(), None, Purpose::Block));
 }
 
 #[test]
@@ -84,7 +92,11 @@ fn a_refusal_wins_over_every_consent() {
             "203.0.113.9/32 notify",
         ]
     );
-    assert!(table.allowed("198.51.100.1".parse().unwrap()).is_empty());
+    assert!(
+        table
+            .allowed(0, "198.51.100.1".parse().unwrap(), None)
+            .is_empty()
+    );
 }
 
 #[test]
@@ -98,12 +110,75 @@ fn consents_do_not_count_in_the_opt_out_model() {
 }
 
 #[test]
+fn lines_limited_to_ports_refuse_for_those_ports_alone() {
+    let lists = [list(
+        ListKind::OptOut,
+        "198.51.100.9 ports=1024-2047,4096\n198.51.100.9 ports=2000-2100 purposes=detect\n198.51.100.8/31 purposes=notify\n198.51.100.10 map-e=a:4,k:8,psid:0x34\n198.51.100.11 ports=0-65535\n",
+    )];
+    let table = ConsentTable::compile(&inputs(ConsentModel::OptOut, &lists), noon());
+    let shown = shown(&table);
+    assert_eq!(
+        shown[..2],
+        [
+            "198.51.100.8/31 detect,vulnerable,block,discover",
+            "198.51.100.9/32 detect,vulnerable,block,discover, 1024-2047 none, 2048-2100 \
+             vulnerable,block,discover, 4096-4096 none, unknown none",
+        ]
+    );
+    assert!(shown[2].starts_with(
+        "198.51.100.10/32 detect,notify,vulnerable,block,discover, 4928-4943 none, 9024-9039 none"
+    ));
+    assert_eq!(shown[3], "198.51.100.11/32 none");
+}
+
+#[test]
+fn in_the_opt_in_model_ports_are_granted() {
+    let lists = [
+        list(
+            ListKind::OptIn,
+            "198.51.100.9 ports=1024-2047 purposes=detect\n",
+        ),
+        list(ListKind::OptOut, "198.51.100.9 ports=2000\n"),
+    ];
+    let table = ConsentTable::compile(&inputs(ConsentModel::OptIn, &lists), noon());
+    assert_eq!(
+        shown(&table),
+        ["198.51.100.9/32 none, 1024-1999 detect, 2001-2047 detect, unknown none"]
+    );
+}
+
+#[test]
+fn a_line_holds_in_its_space_and_one_without_in_all() {
+    let lists = [list(
+        ListKind::OptOut,
+        "0.0.0.4 space=1\n0.0.0.5 purposes=detect\n0.0.0.64 purposes=notify\n::9 space=0 purposes=block\n",
+    )];
+    let spaces = known_spaces();
+    let inputs = ConsentInputs {
+        spaces: &spaces,
+        ..inputs(ConsentModel::OptOut, &lists)
+    };
+    let table = ConsentTable::compile(&inputs, noon());
+    assert_eq!(
+        shown(&table),
+        [
+            "0.0.0.5/32 notify,vulnerable,block,discover",
+            "0.0.0.64/32 detect,vulnerable,block,discover",
+            "::9/128 detect,notify,vulnerable",
+            "0.0.0.4/32 space=1 none",
+            "0.0.0.5/32 space=1 notify,vulnerable,block,discover",
+            "0.0.0.5/32 space=2 notify,vulnerable,block,discover",
+        ]
+    );
+}
+
+#[test]
 fn the_whole_space_can_be_opted_out() {
     let lists = [list(ListKind::OptOut, "0.0.0.0/0\n::/0\n255.255.255.255\n")];
     let table = ConsentTable::compile(&inputs(ConsentModel::OptOut, &lists), noon());
     assert_eq!(shown(&table), ["0.0.0.0/0 none", "::/0 none"]);
     for address in ["0.0.0.0", "255.255.255.255", "::", "ffff::"] {
-        assert!(table.allowed(address.parse().unwrap()).is_empty());
+        assert!(table.allowed(0, address.parse().unwrap(), None).is_empty());
     }
 }
 
@@ -148,13 +223,39 @@ fn unknown_refusals_forbid_everything() {
         ..inputs(ConsentModel::OptIn, &lists)
     };
     let table = ConsentTable::compile(&inputs, noon());
-    assert!(table.allowed("203.0.113.7".parse().unwrap()).is_empty());
+    assert!(
+        table
+            .allowed(0, "203.0.113.7".parse().unwrap(), None)
+            .is_empty()
+    );
     assert_eq!(table.closed(), Some(Closed::UnknownRefusals));
-    assert!(table.entries().is_empty());
+    assert_eq!(table.entry_count(), 0);
 }
 
-/// Few addresses and times, so that lines cover each other and come into
-/// force at different times.
+/// Few ports, so that ranges meet.
+fn limit() -> impl Strategy<Value = PortLimit> {
+    let range = (0u16..12, 0u16..4).prop_map(|(first, more)| PortRange {
+        first,
+        last: first + more,
+    });
+    prop_oneof![
+        prop::collection::vec(range, 1..4).prop_map(PortLimit::Ports),
+        // Blocks of 4 in each 16 ports, at the ends of the numbers too.
+        (0u16..4).prop_map(|psid| PortLimit::MapE { a: 12, k: 2, psid }),
+        (0u16..2).prop_map(|psid| PortLimit::MapE { a: 0, k: 1, psid }),
+    ]
+}
+
+/// Ports in and around them, and none.
+fn asked_ports() -> impl Iterator<Item = Option<u16>> {
+    (0..34)
+        .chain(u16::MAX - 16..=u16::MAX)
+        .map(Some)
+        .chain([None])
+}
+
+/// Few addresses, times and spaces, so that lines cover each other and come
+/// into force at different times.
 fn any_list() -> impl Strategy<Value = List> {
     let entry = (
         any::<bool>(),
@@ -162,6 +263,8 @@ fn any_list() -> impl Strategy<Value = List> {
         0u8..=8,
         1u8..32,
         prop::option::of(0i64..4),
+        prop_oneof![3 => Just(None), 2 => limit().prop_map(Some)],
+        prop_oneof![3 => Just(None), 2 => (0u32..4).prop_map(Some)],
     );
     let kind = prop_oneof![
         Just(ListKind::OptOut),
@@ -169,7 +272,15 @@ fn any_list() -> impl Strategy<Value = List> {
         Just(ListKind::Exclusion)
     ];
     (kind, prop::collection::vec(entry, 0..16)).prop_map(|(kind, entries)| {
-        let entry = |(v4, bits, spare, purposes, from): (bool, u8, u8, u8, Option<i64>)| {
+        let entry = |(v4, bits, spare, purposes, from, ports, space): (
+            bool,
+            u8,
+            u8,
+            u8,
+            Option<i64>,
+            Option<PortLimit>,
+            Option<u32>,
+        )| {
             // The ends of the number space too.
             let bits = if bits < 16 {
                 u32::from(bits)
@@ -192,7 +303,8 @@ fn any_list() -> impl Strategy<Value = List> {
                 subject: Subject::Prefix(net.unwrap().trunc()),
                 purposes: PurposeSet::from_bits(purposes),
                 from: from.map(|second| Timestamp::from_second(second).unwrap()),
-                ports: None,
+                ports: ports.map(Box::new),
+                space,
                 source: Path::new("x.list").into(),
                 line: 1,
             }
@@ -205,16 +317,48 @@ fn any_list() -> impl Strategy<Value = List> {
     })
 }
 
+/// Spaces 1 and 2; 3 is a number that lists use and nobody knows.
+fn known_spaces() -> [Space; 2] {
+    let space = |id, nets: &[&str]| Space {
+        id,
+        prefixes: nets.iter().map(|net| net.parse().unwrap()).collect(),
+    };
+    [
+        space(1, &["0.0.0.0/28", "255.255.255.248/29", "::8/125"]),
+        space(2, &["0.0.0.4/30", "::/120", "ffff::/16"]),
+    ]
+}
+
 /// The rule of consent, straight from the lines.
-fn by_the_lines(model: ConsentModel, lists: &[List], address: IpAddr, at: Timestamp) -> PurposeSet {
+fn by_the_lines(
+    model: ConsentModel,
+    lists: &[List],
+    (space, address, port): (u32, IpAddr, u16),
+    at: Timestamp,
+) -> PurposeSet {
+    let holds = |kind: ListKind, entry: &Entry| {
+        let here = match entry.space {
+            None if kind == ListKind::OptIn => space == 0,
+            None => true,
+            Some(named) if named < 3 => named == space,
+            Some(_) => kind != ListKind::OptIn,
+        };
+        here && entry.in_force(at)
+            && entry.prefix().is_some_and(|net| net.contains(&address))
+            && entry
+                .ports
+                .as_ref()
+                .is_none_or(|ports| ports.contains(port))
+    };
     let said = |wanted: fn(ListKind) -> bool| {
         lists
             .iter()
             .filter(|list| wanted(list.kind))
-            .flat_map(|list| &list.entries)
-            .filter(|entry| entry.in_force(at))
-            .filter(|entry| entry.prefix().is_some_and(|net| net.contains(&address)))
-            .fold(PurposeSet::NONE, |said, entry| said.union(entry.purposes))
+            .flat_map(|list| list.entries.iter().map(|entry| (list.kind, entry)))
+            .filter(|(kind, entry)| holds(*kind, entry))
+            .fold(PurposeSet::NONE, |said, (_, entry)| {
+                said.union(entry.purposes)
+            })
     };
     let refused = said(|kind| kind != ListKind::OptIn);
     let granted = match model {
@@ -224,32 +368,67 @@ fn by_the_lines(model: ConsentModel, lists: &[List], address: IpAddr, at: Timest
     granted.without(refused).lawful()
 }
 
-fn by_longest_match(table: &ConsentTable, address: IpAddr) -> PurposeSet {
+fn by_longest_match(table: &ConsentTable, space: u32, address: IpAddr) -> Answer {
     table
         .entries()
-        .iter()
-        .filter(|(net, _)| net.contains(&address))
-        .max_by_key(|(net, _)| net.prefix_len())
-        .map_or(table.default_allowed(), |(_, allowed)| *allowed)
+        .filter(|(at, _)| at.space == space && at.prefix.contains(&address))
+        .max_by_key(|(at, _)| at.prefix.prefix_len())
+        .map_or(Answer::Whole(table.default_allowed()), |(_, answer)| answer)
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn the_table_the_longest_match_and_the_lines_agree(
+    fn the_table_the_longest_match_and_the_lines_agree_on_every_port(
         opt_in: bool,
         lists in prop::collection::vec(any_list(), 0..4),
         second in 0i64..4,
     ) {
         let model = if opt_in { ConsentModel::OptIn } else { ConsentModel::OptOut };
         let at = Timestamp::from_second(second).unwrap();
-        let table = ConsentTable::compile(&inputs(model, &lists), at);
-        let numbers = (0..300u32).chain((0..300).map(|below| u32::MAX - below));
-        for number in numbers {
-            let high = if number > 300 { u128::MAX - u128::from(u32::MAX - number) } else { number.into() };
-            for address in [IpAddr::V4(number.into()), IpAddr::V6(high.into())] {
-                let expected = by_the_lines(model, &lists, address, at);
-                prop_assert_eq!(table.allowed(address), expected, "{}", address);
-                prop_assert_eq!(by_longest_match(&table, address), expected, "{}", address);
+        let spaces = known_spaces();
+        let inputs = ConsentInputs { spaces: &spaces, ..inputs(model, &lists) };
+        let table = ConsentTable::compile(&inputs, at);
+        let numbers = (0..18u32).chain([30, 31, 255, 256]);
+        for (space, number) in (0..4).flat_map(|space| numbers.clone().map(move |n| (space, n))) {
+            for address in [
+                IpAddr::V4(number.into()),
+                IpAddr::V4((u32::MAX - number).into()),
+                IpAddr::V6(u128::from(number).into()),
+                IpAddr::V6((u128::MAX - u128::from(number)).into()),
+            ] {
+                let subscriber = space == 0 || spaces.iter().any(|known| {
+                    known.id == space && known.prefixes.iter().any(|net| net.contains(&address))
+                });
+                let longest = by_longest_match(&table, space, address);
+                let answer = table.answer(space, address);
+                let mut of_all = PurposeSet::ALL;
+                for port in asked_ports() {
+                    let expected = match port {
+                        Some(port) => {
+                            let asked = (space, address, port);
+                            let said = by_the_lines(model, &lists, asked, at);
+                            of_all = of_all.intersection(said);
+                            said
+                        }
+                        None => of_all,
+                    };
+                    prop_assert_eq!(
+                        table.allowed(space, address, port), expected, "{} {:?}", address, port
+                    );
+                    prop_assert_eq!(answer.allowed(port), expected, "{} {:?}", address, port);
+                    if subscriber {
+                        prop_assert_eq!(longest.allowed(port), expected, "{} {:?}", address, port);
+                    }
+                    for purpose in Purpose::ALL {
+                        let refused = table.refused(purpose);
+                        prop_assert_eq!(
+                            refused.contains(space, address, port),
+                            !expected.contains(purpose)
+                        );
+                        prop_assert!(expected.contains(purpose) || !refused.is_empty());
+                    }
+                }
             }
         }
     }
@@ -268,7 +447,8 @@ proptest! {
         let table = ConsentTable::compile(&inputs, now);
         if table.valid_until().is_none_or(|until| later < until) {
             let then = ConsentTable::compile(&inputs, later);
-            prop_assert_eq!(then.entries(), table.entries());
+            let now = ConsentTable { valid_until: then.valid_until, ..table };
+            prop_assert_eq!(then, now);
         }
     }
 }
@@ -285,6 +465,7 @@ fn a_million_lines_compile_in_seconds() {
             purposes: PurposeSet::from_bits((index % 31) as u8 + 1),
             from: None,
             ports: None,
+            space: None,
             source: Path::new("x.list").into(),
             line: index,
         }
@@ -299,9 +480,9 @@ fn a_million_lines_compile_in_seconds() {
     let took = start.elapsed();
     println!(
         "1,000,000 lines compiled in {took:?} to {} entries",
-        table.entries().len()
+        table.entry_count()
     );
-    assert!(table.entries().len() > 500_000);
+    assert!(table.entry_count() > 500_000);
     // Quadratic work would take hours; the bound only leaves room for a slow
     // machine.
     assert!(took < Duration::from_secs(20), "{took:?}");

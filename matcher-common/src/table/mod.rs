@@ -1,0 +1,62 @@
+//! Compiled tables: what every packet is asked before any trie or hash is.
+//!
+//! Two questions, each answered out of a few cache lines of an image that the
+//! agent builds (`matcher-user/src/tables/compiled`):
+//!
+//! - [`filter`]: may a list of prefixes cover this address? No, or maybe.
+//! - [`class`]: is this address outside the subscriber space, a subscriber
+//!   with the default consent, or one to look at closer?
+//!
+//! Neither is the last word on a yes: the exact tables are. On a no, and on
+//! "default", both are.
+//!
+//! An address is a pair of words: the upper and the lower 64 bits of IPv6 in
+//! host order; for IPv4 the address in the upper 32 bits of the first word,
+//! the rest zero ([`v4_key`]).
+
+pub mod class;
+pub mod filter;
+pub mod hash;
+
+/// Words of a cache line of 64 bytes.
+pub const LINE_WORDS: u32 = 8;
+
+/// Where the lines of an image come from: elements of 64 bytes of one array
+/// map in the kernel, a slice on the host.
+pub trait Lines {
+    /// A line that is there.
+    type Line: Copy;
+
+    /// The line, or `None` past the end of the image. A table that misses a
+    /// line answers "maybe" or "look closer", so that a torn image costs time
+    /// and never a wrong answer.
+    fn line(&self, index: u32) -> Option<Self::Line>;
+
+    /// Word `at` of the line, of which only the lowest three bits count. The
+    /// agent adds bits while packets read: a single load, never cached.
+    fn word(&self, line: Self::Line, at: u32) -> u64;
+}
+
+/// The first word of an IPv4 address, given in host order.
+#[inline(always)]
+pub const fn v4_key(address: u32) -> u64 {
+    (address as u64) << 32
+}
+
+/// A line of an image in the host's memory.
+pub type Line = [u64; LINE_WORDS as usize];
+
+impl<'a> Lines for &'a [Line] {
+    type Line = &'a Line;
+
+    #[inline(always)]
+    fn line(&self, index: u32) -> Option<Self::Line> {
+        self.get(index as usize)
+    }
+
+    #[inline(always)]
+    fn word(&self, line: Self::Line, at: u32) -> u64 {
+        let at = (at % LINE_WORDS) as usize;
+        line.get(at).copied().unwrap_or(u64::MAX)
+    }
+}

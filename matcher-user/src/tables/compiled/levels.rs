@@ -1,0 +1,288 @@
+//! Which lengths a filter asks for.
+//!
+//! Every length asked for costs a load wherever the gate is open. So the
+//! lengths of a list are gathered at a few levels: a prefix shorter than its level is spread
+//! over it (exact, many keys), a longer one is cut to it (one key, but
+//! neighbours become a maybe).
+
+use super::Family;
+use matcher_common::table::filter::{DIRECT_BITS, GATE_LEVEL_V4, GATE_LEVEL_V6, MAX_LEVELS};
+
+/// Levels that a builder uses besides the hosts; the rest is left to additions.
+const BUILT_LEVELS: usize = MAX_LEVELS as usize - 2;
+/// Spreading by more bits than these costs no more: it is out of the question.
+const FAR: u8 = 24;
+/// A neighbourhood that becomes a maybe, in keys.
+const CUT: u128 = 4;
+
+/// Number of prefixes of each length.
+pub(super) type Lengths = [u64; 129];
+
+/// What becomes of the prefixes of one length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A bit for each value of the first bits.
+    Direct,
+    /// Keys of this length, spread or cut.
+    Level(u8),
+}
+
+/// The levels of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Levels {
+    /// Levels in use, except for hosts; ascending.
+    pub(super) prefixes: Vec<u8>,
+    /// By length.
+    pub(super) places: [Place; 129],
+    /// Host keys after spreading.
+    pub(super) host_keys: u64,
+    /// Keys of the prefixes after spreading and cutting.
+    pub(super) prefix_keys: u64,
+    /// Bits that the prefixes set in the gate, at most; `None`: so many that
+    /// it would be open nearly everywhere, and is left out.
+    pub(super) gate_keys: Option<u64>,
+}
+
+/// Keys that spreading may make out of a list of this many entries, at most.
+pub(super) const fn spread_limit(entries: u64) -> u64 {
+    entries * 2 + 65_536
+}
+
+/// Keys of a gate, at most: where prefixes are not few beside the hosts, a
+/// gate costs a load and spares none.
+pub(super) const fn gate_limit(entries: u64) -> u64 {
+    entries / 4 + 4_096
+}
+
+/// Length of the prefixes that the gate knows.
+pub(super) const fn gate_level(family: Family) -> u8 {
+    match family {
+        Family::V4 => GATE_LEVEL_V4 as u8,
+        Family::V6 => GATE_LEVEL_V6 as u8,
+    }
+}
+
+/// Chooses the levels for a list with these lengths.
+pub(super) fn choose(family: Family, lengths: &Lengths) -> Levels {
+    let host = family.host();
+    let count = |length: u8| lengths.get(usize::from(length)).copied().unwrap_or(0);
+    let used: Vec<u8> = (DIRECT_BITS as u8 + 1..host)
+        .filter(|length| count(*length) > 0)
+        .collect();
+    let entries: u64 = lengths.iter().sum();
+    let wanted = best(&used, count, host, entries);
+
+    let mut levels: Vec<u8> = wanted.iter().map(|(_, level)| *level).collect();
+    levels.dedup();
+    let mut found = Levels {
+        prefixes: Vec::new(),
+        places: [Place::Direct; 129],
+        host_keys: count(host),
+        prefix_keys: 0,
+        gate_keys: None,
+    };
+    set(&mut found.places, host, Place::Level(host));
+    // The least spreading first, until the bound is met; the rest is cut.
+    let mut by_growth = wanted;
+    by_growth.sort_by_key(|(length, level)| level.saturating_sub(*length));
+    let mut spread = 0_u64;
+    let mut gate_keys = 0_u64;
+    for (length, level) in by_growth {
+        let mut level = level;
+        let mut keys = count(length);
+        if level > length {
+            let growth = keys.saturating_mul(
+                1_u64
+                    .checked_shl((level - length).into())
+                    .unwrap_or(u64::MAX),
+            );
+            if growth.saturating_add(spread) <= spread_limit(entries) {
+                spread += growth;
+                keys = growth;
+            } else {
+                let below = levels.iter().rev().find(|below| **below <= length);
+                let Some(below) = below else {
+                    set(&mut found.places, length, Place::Direct);
+                    continue;
+                };
+                level = *below;
+            }
+        }
+        set(&mut found.places, length, Place::Level(level));
+        if level == host {
+            found.host_keys += keys;
+        } else {
+            found.prefix_keys += keys;
+            found.prefixes.push(level);
+            let growth = gate_level(family).saturating_sub(length);
+            gate_keys = gate_keys.saturating_add(count(length) << growth);
+        }
+    }
+    found.prefixes.sort_unstable();
+    found.prefixes.dedup();
+    found.gate_keys = (gate_keys <= gate_limit(entries)).then_some(gate_keys);
+    found
+}
+
+fn set(places: &mut [Place; 129], length: u8, place: Place) {
+    if let Some(slot) = places.get_mut(usize::from(length)) {
+        *slot = place;
+    }
+}
+
+/// The level of each used length, ascending, at the least cost in keys.
+fn best(used: &[u8], count: impl Fn(u8) -> u64, host: u8, entries: u64) -> Vec<(u8, u8)> {
+    let level_cost = u128::from(4096 + entries / 32);
+    let host_cost = if count(host) > 0 { 0 } else { level_cost };
+    let mut candidates = used.to_vec();
+    candidates.push(host);
+    // For each candidate: the cost of all used lengths before the n-th.
+    let sums: Vec<Vec<u128>> = candidates
+        .iter()
+        .map(|level| {
+            let mut sum = 0;
+            std::iter::once(0)
+                .chain(used.iter().map(|length| {
+                    sum += u128::from(count(*length)) * cost(*length, *level);
+                    sum
+                }))
+                .collect()
+        })
+        .collect();
+    let between = |candidate: usize, from: usize, to: usize| {
+        let sums = sums.get(candidate)?;
+        Some(sums.get(to)? - sums.get(from)?)
+    };
+
+    // ways[groups][n]: least cost of the first n lengths with that many
+    // levels, the first length of the last group, and its candidate.
+    type Way = (u128, usize, usize);
+    let mut ways: Vec<Vec<Option<Way>>> = vec![vec![None; used.len() + 1]; BUILT_LEVELS + 1];
+    if let Some(start) = ways.first_mut().and_then(|row| row.first_mut()) {
+        *start = Some((0, 0, 0));
+    }
+    let before = |ways: &[Vec<Option<Way>>], groups: usize, n: usize| {
+        ways.get(groups)
+            .and_then(|row| row.get(n))
+            .copied()
+            .flatten()
+    };
+    for to in 1..=used.len() {
+        for groups in 0..=BUILT_LEVELS {
+            let mut least: Option<Way> = None;
+            for from in 0..to {
+                for candidate in (from..to).chain([used.len()]) {
+                    let is_host = candidate == used.len();
+                    let Some(earlier) = groups.checked_sub(usize::from(!is_host)) else {
+                        continue;
+                    };
+                    let (Some((so_far, ..)), Some(keys)) =
+                        (before(&ways, earlier, from), between(candidate, from, to))
+                    else {
+                        continue;
+                    };
+                    let total = so_far + keys + if is_host { host_cost } else { level_cost };
+                    if least.is_none_or(|(known, ..)| total < known) {
+                        least = Some((total, from, candidate));
+                    }
+                }
+            }
+            if let Some(slot) = ways.get_mut(groups).and_then(|row| row.get_mut(to)) {
+                *slot = least;
+            }
+        }
+    }
+
+    let mut to = used.len();
+    let mut groups = (0..=BUILT_LEVELS)
+        .filter(|groups| before(&ways, *groups, to).is_some())
+        .min_by_key(|groups| before(&ways, *groups, to).map(|(cost, ..)| cost))
+        .unwrap_or(0);
+    let mut chosen = Vec::new();
+    while to > 0 {
+        let Some((_, from, candidate)) = before(&ways, groups, to) else {
+            break;
+        };
+        let level = candidates.get(candidate).copied().unwrap_or(host);
+        chosen.extend(
+            used.iter()
+                .take(to)
+                .skip(from)
+                .rev()
+                .map(|length| (*length, level)),
+        );
+        groups = groups.saturating_sub(usize::from(candidate != used.len()));
+        to = from;
+    }
+    chosen.reverse();
+    chosen
+}
+
+/// What one prefix costs at a level, in keys.
+fn cost(length: u8, level: u8) -> u128 {
+    let far = length.abs_diff(level);
+    let keys = (1_u128 << far.min(FAR)) + u128::from(far);
+    if level < length { keys * CUT } else { keys }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn levels(family: Family, counts: &[(u8, u64)]) -> Levels {
+        let mut lengths = [0; 129];
+        for (length, count) in counts {
+            lengths[usize::from(*length)] = *count;
+        }
+        choose(family, &lengths)
+    }
+
+    #[test]
+    fn few_lengths_are_levels_of_their_own() {
+        let found = levels(Family::V6, &[(32, 90_000), (48, 90_000), (128, 900_000)]);
+        assert_eq!(found.prefixes, [32, 48]);
+        assert_eq!(found.host_keys, 900_000);
+        assert_eq!(found.prefix_keys, 180_000);
+        assert_eq!(found.gate_keys, Some(180_000));
+    }
+
+    #[test]
+    fn a_list_of_prefixes_has_no_gate() {
+        let found = levels(Family::V6, &[(56, 1_000_000)]);
+        assert_eq!(found.prefixes, [56]);
+        assert_eq!((found.prefix_keys, found.gate_keys), (1_000_000, None));
+    }
+
+    #[test]
+    fn short_prefixes_and_hosts_take_no_level() {
+        let found = levels(Family::V4, &[(0, 1), (8, 20), (16, 500), (32, 5)]);
+        assert!(found.prefixes.is_empty());
+        assert_eq!(found.places[8], Place::Direct);
+        assert_eq!(found.places[32], Place::Level(32));
+        assert_eq!((found.host_keys, found.prefix_keys), (5, 0));
+    }
+
+    #[test]
+    fn the_last_bits_are_spread_over_hosts() {
+        let found = levels(Family::V4, &[(30, 100), (31, 100), (32, 1_000)]);
+        assert!(found.prefixes.is_empty());
+        assert_eq!(found.host_keys, 1_000 + 100 * 4 + 100 * 2);
+    }
+
+    #[test]
+    fn all_lengths_at_once_stay_within_the_bounds() {
+        for family in [Family::V4, Family::V6] {
+            for count in [1, 1_000, 100_000] {
+                let all: Vec<(u8, u64)> = (0..=family.host()).map(|at| (at, count)).collect();
+                let entries = count * all.len() as u64;
+                let found = levels(family, &all);
+                assert!(found.prefixes.len() <= BUILT_LEVELS);
+                let keys = found.host_keys + found.prefix_keys;
+                assert!(
+                    keys <= entries + spread_limit(entries),
+                    "{family:?} {count}"
+                );
+            }
+        }
+    }
+}

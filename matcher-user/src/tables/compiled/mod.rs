@@ -1,0 +1,89 @@
+//! Builders of the compiled tables that every packet meets first; the
+//! look-ups are in [`matcher_common::table`].
+//!
+//! - [`filter`]: may a C&C entry cover an address (both families), may a
+//!   consent entry (IPv6).
+//! - [`class`]: outside, default consent, or look closer.
+//!
+//! Each has a plan, which knows the size before a byte is taken, and an
+//! image. A single entry is added to an image in use as a list of bits to set
+//! ([`Or`]), in the order of the list; nothing is ever taken out of an image
+//! but by building the next one.
+
+pub mod class;
+pub mod filter;
+mod key;
+mod levels;
+#[cfg(test)]
+mod tests;
+
+use matcher_common::table::{LINE_WORDS, Line, hash};
+use zerocopy::IntoBytes;
+
+pub use key::Family;
+
+/// Bytes of a line.
+const LINE_BYTES: u64 = 64;
+
+/// A compiled table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    lines: Vec<Line>,
+}
+
+impl Image {
+    fn zeroed(lines: usize) -> Self {
+        Self {
+            lines: vec![[0; LINE_WORDS as usize]; lines],
+        }
+    }
+
+    /// The lines, for look-ups.
+    pub fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+
+    /// The image as the kernel's array map holds it: elements of 64 bytes.
+    pub fn bytes(&self) -> &[u8] {
+        self.lines.as_bytes()
+    }
+
+    /// Sets bits. Bits past the end are ignored; no builder makes such.
+    pub fn apply(&mut self, additions: &[Or]) {
+        for addition in additions {
+            self.or(addition.word, addition.bits);
+        }
+    }
+
+    #[inline]
+    fn or(&mut self, word: usize, bits: u64) {
+        if let Some(word) = self.lines.as_flattened_mut().get_mut(word) {
+            *word |= bits;
+        }
+    }
+}
+
+/// Bits to set in one word of an image, atomically.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Or {
+    /// Index of the word; eight words a line.
+    pub word: usize,
+    /// The bits.
+    pub bits: u64,
+}
+
+/// Secret multipliers out of random bytes, which must come from the system's
+/// random source, anew for each image.
+pub fn seeds(random: [u8; 24]) -> hash::Seeds {
+    let mut words = random
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .map(|bytes| u64::from_le_bytes(*bytes) | 1);
+    let mut next = || words.next().unwrap_or(1);
+    hash::Seeds {
+        first: next(),
+        second: next(),
+        last: next(),
+    }
+}

@@ -1,0 +1,265 @@
+use super::super::filter::*;
+use super::*;
+
+fn build(family: Family, prefixes: &[IpNet], numbers: &mut Numbers) -> Image {
+    let plan = Plan::new(family, prefixes.iter().copied());
+    let image = plan.build(numbers.seeds());
+    assert_eq!(plan.bytes(), image.bytes().len() as u64);
+    assert!(plan.bytes() <= bytes_at_most(prefixes.len() as u64));
+    image
+}
+
+fn no_false_no(family: Family, list: &[IpNet], added: &[IpNet], seed: u64) {
+    let mut numbers = Numbers(seed);
+    let mut image = build(family, list, &mut numbers);
+    let mut all = list.to_vec();
+    for prefix in added {
+        let additions = add(family, &image.lines(), prefix);
+        image.apply(&additions);
+        all.push(*prefix);
+    }
+    for address in telling(&all, &mut numbers) {
+        if covers(&all, address) {
+            assert!(maybe(&image, address), "{address} in {all:?}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_an_ipv4_entry_covers_is_a_maybe(
+        list in prop::collection::vec(prefix(Family::V4), 0..60),
+        added in prop::collection::vec(prefix(Family::V4), 0..10),
+        seed: u64,
+    ) {
+        no_false_no(Family::V4, &list, &added, seed);
+    }
+
+    #[test]
+    fn whatever_an_ipv6_entry_covers_is_a_maybe(
+        list in prop::collection::vec(prefix(Family::V6), 0..60),
+        added in prop::collection::vec(prefix(Family::V6), 0..10),
+        seed: u64,
+    ) {
+        no_false_no(Family::V6, &list, &added, seed);
+    }
+
+    #[test]
+    fn hosts_of_the_other_family_are_never_taken_for_ones_own(seed: u64) {
+        let mut numbers = Numbers(seed);
+        let mixed: Vec<IpNet> = (0..50)
+            .flat_map(|_| [host(numbers.v4()), host(numbers.v6())])
+            .collect();
+        for family in [Family::V4, Family::V6] {
+            let own: Vec<IpNet> = mixed
+                .iter()
+                .copied()
+                .filter(|net| net.addr().is_ipv4() == (family == Family::V4))
+                .collect();
+            let seeds = numbers.seeds();
+            prop_assert_eq!(
+                Plan::new(family, mixed.iter().copied()).build(seeds),
+                Plan::new(family, own).build(seeds)
+            );
+        }
+    }
+}
+
+#[test]
+fn an_empty_list_answers_no_and_still_takes_additions() {
+    let mut numbers = Numbers(1);
+    for (family, texts) in [
+        (
+            Family::V4,
+            [
+                "0.0.0.0/0",
+                "198.51.100.0/24",
+                "198.51.100.128/25",
+                "198.51.100.7/32",
+            ],
+        ),
+        (
+            Family::V6,
+            [
+                "::/0",
+                "2001:db8::/32",
+                "2001:db8:0:1::/64",
+                "2001:db8::1/128",
+            ],
+        ),
+    ] {
+        for text in texts {
+            let prefix: IpNet = text.parse().unwrap();
+            let mut image = build(family, &[], &mut numbers);
+            for address in telling(&[prefix], &mut numbers) {
+                assert!(!maybe(&image, address), "{address}");
+            }
+            let additions = add(family, &image.lines(), &prefix);
+            assert!(
+                additions.len() <= (1 << 17) + (1 << 15) + 1,
+                "{text}: {}",
+                additions.len()
+            );
+            image.apply(&additions);
+            assert!(maybe(&image, prefix.network()) && maybe(&image, prefix.broadcast()));
+        }
+    }
+}
+
+#[test]
+fn a_host_is_added_by_two_words() {
+    let mut numbers = Numbers(2);
+    let list: Vec<IpNet> = (0..100).map(|_| host(numbers.v4())).collect();
+    let image = build(Family::V4, &list, &mut numbers);
+    let additions = add(Family::V4, &image.lines(), &"192.0.2.1/32".parse().unwrap());
+    assert_eq!(additions.len(), 2);
+    assert_eq!(additions[0].word / 8, additions[1].word / 8);
+    assert!(
+        additions
+            .iter()
+            .all(|or| (1..=3).contains(&or.bits.count_ones()))
+    );
+}
+
+#[test]
+fn more_lengths_than_levels_are_added_without_a_false_no() {
+    let mut numbers = Numbers(3);
+    let mut image = build(Family::V6, &[], &mut numbers);
+    let all: Vec<IpNet> = (17..=127)
+        .map(|length| {
+            let IpAddr::V6(address) = numbers.v6() else {
+                unreachable!()
+            };
+            Ipv6Net::new(address, length).unwrap().trunc().into()
+        })
+        .collect();
+    for prefix in &all {
+        let additions = add(Family::V6, &image.lines(), prefix);
+        assert!(
+            additions.len() <= (1 << 17) + (1 << 15) + 1,
+            "{prefix}: {}",
+            additions.len()
+        );
+        image.apply(&additions);
+    }
+    for address in telling(&all, &mut numbers) {
+        assert!(
+            maybe(&image, address) || !covers(&all, address),
+            "{address}"
+        );
+    }
+}
+
+/// One million entries, 95 % hosts, 5 % prefixes of the lengths given.
+fn million(family: Family, lengths: &[u8], numbers: &mut Numbers) -> Vec<IpNet> {
+    (0..1_000_000)
+        .map(|at| {
+            let address = match family {
+                Family::V4 => numbers.v4(),
+                Family::V6 => numbers.v6(),
+            };
+            if at % 20 == 0 {
+                let length = lengths[(numbers.next() % lengths.len() as u64) as usize];
+                IpNet::new(address, length).unwrap().trunc()
+            } else {
+                host(address)
+            }
+        })
+        .collect()
+}
+
+/// Share of addresses that are a maybe though nothing covers them, in parts
+/// of a million.
+fn false_maybes(image: &Image, addresses: impl Iterator<Item = IpAddr>) -> u64 {
+    let (mut seen, mut wrong) = (0_u64, 0_u64);
+    for address in addresses {
+        seen += 1;
+        wrong += u64::from(maybe(image, address));
+    }
+    wrong * 1_000_000 / seen
+}
+
+#[test]
+fn of_a_million_entries_less_than_two_uncovered_addresses_in_1000_are_a_maybe() {
+    let mut numbers = Numbers(4);
+    for (family, lengths) in [
+        (Family::V4, &[24, 25, 26, 27, 28, 29, 30, 31][..]),
+        (Family::V6, &[32, 40, 44, 48, 56, 64][..]),
+    ] {
+        let mut list = million(family, lengths, &mut numbers);
+        let image = build(family, &list, &mut numbers);
+        list.sort_unstable();
+        // Prefixes nest nowhere deeper than one in another: the neighbours in
+        // the order of the list tell.
+        let covered = |address: IpAddr| {
+            let at = list.partition_point(|net| net.network() <= address);
+            list[at.saturating_sub(64)..at]
+                .iter()
+                .any(|net| net.contains(&address))
+        };
+        let random: Vec<IpAddr> = (0..1_000_000)
+            .map(|_| {
+                if family == Family::V4 {
+                    numbers.v4()
+                } else {
+                    numbers.v6()
+                }
+            })
+            .filter(|address| !covered(*address))
+            .collect();
+        let near: Vec<IpAddr> = list
+            .iter()
+            .filter(|net| net.prefix_len() == net.max_prefix_len())
+            .map(|net| match net.addr() {
+                IpAddr::V4(address) => {
+                    Ipv4Addr::from_bits(address.to_bits() ^ (numbers.next() as u32 % 255 + 1))
+                        .into()
+                }
+                IpAddr::V6(address) => {
+                    let other = u128::from(numbers.next()) << 16 | 1;
+                    IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() ^ other))
+                }
+            })
+            .filter(|address| !covered(*address))
+            .collect();
+        assert!(random.len() > 900_000 && near.len() > 800_000);
+        for (kind, addresses) in [("uniform", random), ("near", near)] {
+            let share = false_maybes(&image, addresses.into_iter());
+            assert!(share < 2_000, "{family:?} {kind}: {share} in a million");
+        }
+    }
+}
+
+#[test]
+fn whole_blocks_of_hosts_do_not_make_their_neighbours_maybes() {
+    let mut numbers = Numbers(5);
+    // Every second address of 1,024 adjacent /24s, and ::1 to ::ff of 1,024
+    // adjacent /64s: what a plain multiplication would map to few words.
+    let v4 = |at: u32| IpAddr::from(Ipv4Addr::from_bits(0xc612_0000 + at));
+    let v6 = |net: u32, at: u32| {
+        let high = 0x2001_0db8_0000_0000_u64 + u64::from(net);
+        IpAddr::from(Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(at)))
+    };
+    let list: Vec<IpNet> = (0..1 << 17).map(|at| host(v4(at * 2))).collect();
+    let image = build(Family::V4, &list, &mut numbers);
+    let share = false_maybes(&image, (0..1 << 17).map(|at| v4(at * 2 + 1)));
+    assert!(share < 2_000, "{share} in a million");
+
+    let list: Vec<IpNet> = (0..1 << 10)
+        .flat_map(|net| (1..256).map(move |at| host(v6(net, at))))
+        .collect();
+    let image = build(Family::V6, &list, &mut numbers);
+    let near = (0..1 << 10).flat_map(|net| (256..512).map(move |at| v6(net, at)));
+    let share = false_maybes(&image, near);
+    assert!(share < 2_000, "{share} in a million");
+}
+
+#[test]
+fn a_million_hosts_take_two_megabytes() {
+    let mut numbers = Numbers(6);
+    let v4 = Plan::new(Family::V4, (0..1_000_000).map(|_| host(numbers.v4())));
+    let v6 = Plan::new(Family::V6, (0..1_000_000).map(|_| host(numbers.v6())));
+    for plan in [v4, v6] {
+        assert_eq!(plan.bytes() / 1000, 2_141);
+    }
+}
