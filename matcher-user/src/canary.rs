@@ -115,6 +115,8 @@ pub struct Edge {
     pub settings: Option<InterfaceSettings>,
     /// It can be reached from this network namespace.
     pub visible: bool,
+    /// The program is on it: nobody took it off.
+    pub holds: bool,
 }
 
 /// The state that the way depends on.
@@ -141,11 +143,29 @@ pub struct State {
 /// Room that the ring buffer must have: the record of one hit, and some more.
 const RECORD: u64 = 512;
 
+impl Edge {
+    /// The role, if a canary can be sent here.
+    pub fn usable(&self) -> Option<InterfaceSettings> {
+        self.settings.filter(|_| self.visible && self.holds)
+    }
+}
+
 impl State {
     /// Everything that stands in the way, in the order of the way.
     pub fn troubles(&self) -> Vec<Trouble> {
         let mut troubles = Vec::new();
         let mut add = |stage, what: String| troubles.push(Trouble { stage, what });
+        // One that is gone is told below.
+        for edge in self.edges.iter().filter(|it| it.visible && !it.holds) {
+            add(
+                Stage::Attached,
+                format!(
+                    "{}: the program was taken off by somebody else, and its packets pass \
+                     unseen; `matcher detach`, then start the agent again",
+                    edge.name
+                ),
+            );
+        }
         if self.stopped {
             add(
                 Stage::Stop,

@@ -1,7 +1,7 @@
 //! The canary (design decision 11): it comes through where all is well, and
 //! names the part of the way that is broken where it is not.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use anyhow::{Context, Result};
 use matcher_common::abi::Setting;
@@ -93,10 +93,118 @@ fn the_canary_comes_through_and_leaves_no_trace() -> Result<()> {
         Ok(deployment.status()?["canary"]["seen"] == 11)
     })?;
     assert_eq!(deployment.stored()?, []);
+    assert_eq!(
+        deployment.status()?["hits"],
+        json!({"matched": 11, "delivered": 11, "folded": 0, "lost": 0})
+    );
     agent.signal(Signal::TERM)?;
     agent.wait()?;
     assert_eq!(fs::read_to_string(&out)?, "");
     Ok(())
+}
+
+#[test]
+fn the_timer_sends_it_and_the_log_tells_of_a_failure_that_nobody_asked_for() -> Result<()> {
+    if is_skipped("the_timer_sends_it_and_the_log_tells_of_a_failure_that_nobody_asked_for") {
+        return Ok(());
+    }
+    let deployment = Deployment::new()?;
+    // IPv6 takes the same way.
+    deployment.configure(
+        "[[feed]]",
+        "[canary]\nevery = \"10s\"\nsubscriber = \"2001:db8:ffff::1\"\nremote = \
+         \"2001:2::1\"\nport = 4000\n\n[[feed]]",
+    )?;
+    let mut agent = deployment.agent()?;
+    wait_until("the timer has sent it twice, on two interfaces", || {
+        let status = deployment.status()?;
+        assert_ne!(status["canary"]["last"]["ok"], false, "{status}");
+        Ok(status["canary"]["seen"].as_u64() >= Some(4))
+    })?;
+    deployment.matcher(["stop-matching"])?.succeeded();
+    agent.wait_for_log("canary FAILED: stop: the emergency stop is on")?;
+    let text = deployment.matcher(["status"])?.succeeded().out;
+    assert!(text.contains("\ncanary       FAILED\n"), "{text}");
+    deployment
+        .matcher(["stop-matching", "--resume"])?
+        .succeeded();
+    agent.wait_for_log("canary ok: the way from packet to hit works again")
+}
+
+#[test]
+fn a_program_that_was_taken_off_by_force_is_told() -> Result<()> {
+    const NAME: &str = "a_program_that_was_taken_off_by_force_is_told";
+    if is_skipped(NAME) {
+        return Ok(());
+    }
+    let deployment = deployment()?;
+    let _agent = deployment.agent()?;
+    assert_eq!(canary(&deployment)?["ok"], true);
+    let (access, _) = *deployment
+        .tables()?
+        .interfaces()?
+        .iter()
+        .find(|(_, settings)| settings.source_validated != 0)
+        .context("the access interface")?;
+    let link = deployment
+        .pins()
+        .directory()
+        .join(format!("links/{access}"));
+    let detached = Command::new("bpftool")
+        .args(["link", "detach", "pinned"])
+        .arg(&link)
+        .output();
+    match detached {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => {
+            skip(NAME, &String::from_utf8_lossy(&output.stderr));
+            return Ok(());
+        }
+        Err(error) => {
+            skip(NAME, &format!("no bpftool: {error}"));
+            return Ok(());
+        }
+    }
+    let report = canary(&deployment)?;
+    assert_eq!(stages(&report), ["attached"], "{report}");
+    assert!(
+        report["troubles"][0]["what"]
+            .as_str()
+            .is_some_and(|what| what.starts_with("access0: the program was taken off")),
+        "{report}"
+    );
+    assert_eq!(report["interfaces"][0]["name"], "core0", "{report}");
+    Ok(())
+}
+
+#[test]
+fn a_canary_that_is_taken_out_of_the_configuration_is_sent_no_more() -> Result<()> {
+    if is_skipped("a_canary_that_is_taken_out_of_the_configuration_is_sent_no_more") {
+        return Ok(());
+    }
+    let deployment = deployment()?;
+    let agent = deployment.agent()?;
+    assert_eq!(canary(&deployment)?["ok"], true);
+    deployment.configure("[canary]\nevery = \"24h\"\n", "")?;
+    agent.signal(Signal::HUP)?;
+    wait_until("it is off", || {
+        Ok(deployment.status()?["canary"] == Value::Null)
+    })?;
+    deployment.matcher(["canary"])?.failed(2);
+    // Its packets are transit, and its rule is gone.
+    let tables = deployment.tables()?;
+    wait_until("the next generation", || {
+        Ok(tables.setting(Setting::Generation)? == 2)
+    })?;
+    let address = "198.18.255.1/32".parse()?;
+    assert!(!tables.subscribers()?.iter().any(|at| at.prefix == address));
+    // And it comes back.
+    deployment.configure("[[feed]]", "[canary]\n\n[[feed]]")?;
+    agent.signal(Signal::HUP)?;
+    wait_until("it is on", || {
+        let ended = deployment.matcher(["canary", "--json"])?;
+        Ok(ended.code == 0)
+    })
 }
 
 #[test]

@@ -358,7 +358,14 @@ fn python(folder: &Path) -> Result<std::result::Result<String, String>> {
         return Ok(Err(format!("no Python virtual environment: {error}")));
     }
     let python = venv.join("bin/python").display().to_string();
-    let pip = ["-m", "pip", "install", "--quiet", "stix2", "pymisp"];
+    let pip = [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "stix2==3.0.2",
+        "pymisp==2.5.34.4",
+    ];
     Ok(run(Command::new(&python).args(pip))?
         .map(|()| python)
         .map_err(|error| format!("stix2 and pymisp cannot be had from PyPI: {error}")))

@@ -39,7 +39,10 @@ struct Flight {
     /// By port: interface name and index.
     missing: HashMap<u16, (String, u32)>,
     passed: Vec<Passed>,
-    troubles: Vec<Trouble>,
+    /// What stood in the way of other frames when these were sent.
+    standing: Vec<Trouble>,
+    /// Frames that could not be sent.
+    unsent: Vec<Trouble>,
     before: Counters,
 }
 
@@ -100,12 +103,7 @@ impl Agent {
     }
 
     fn launch(&mut self, at: Timestamp) -> Result<Flight, Vec<Trouble>> {
-        let failed = |error: InstanceError| {
-            vec![Trouble {
-                stage: Stage::Match,
-                what: error.to_string(),
-            }]
-        };
+        let failed = |error| vec![unreadable(&error)];
         let config = self.instance.canary_config().map_err(failed)?;
         let state = self
             .instance
@@ -113,12 +111,12 @@ impl Agent {
             .map_err(failed)?;
         let troubles = state.troubles();
         // One interface in trouble does not hide what the others do.
-        let blocked = |it: &Trouble| it.stage != Stage::Interface;
-        let usable = state
+        let blocked = |it: &Trouble| !matches!(it.stage, Stage::Attached | Stage::Interface);
+        let usable: Vec<_> = state
             .edges
             .iter()
-            .filter_map(|edge| Some((edge, edge.settings?)).filter(|(edge, _)| edge.visible));
-        let usable: Vec<_> = usable.collect();
+            .filter_map(|edge| Some((edge, edge.usable()?)))
+            .collect();
         if troubles.iter().any(blocked) || usable.is_empty() {
             return Err(troubles);
         }
@@ -131,7 +129,8 @@ impl Agent {
             until: Instant::now() + PATIENCE,
             missing: HashMap::new(),
             passed: Vec::new(),
-            troubles,
+            standing: troubles,
+            unsent: Vec::new(),
             before,
         };
         for (edge, settings) in usable {
@@ -144,7 +143,7 @@ impl Agent {
                         .missing
                         .insert(port, (edge.name.clone(), edge.ifindex));
                 }
-                Err(error) => flight.troubles.push(Trouble {
+                Err(error) => flight.unsent.push(Trouble {
                     stage: Stage::Match,
                     what: format!("{}: the program could not be run: {error}", edge.name),
                 }),
@@ -167,40 +166,47 @@ impl Agent {
 
     /// Takes note of canaries that came through, and of those that did not in
     /// time. Called after every step of the agent.
-    pub(super) fn settle_canary(&mut self) -> Result<(), InstanceError> {
+    pub(super) fn settle_canary(&mut self) {
         let seen = self.flow.take_canaries();
         let Some(flight) = &mut self.canary.flight else {
-            return Ok(());
+            return;
         };
         for canary in seen {
             flight.see(canary);
         }
         if !flight.missing.is_empty() && Instant::now() < flight.until {
-            return Ok(());
+            return;
         }
         let Some(mut flight) = self.canary.flight.take() else {
-            return Ok(());
+            return;
         };
-        if !flight.missing.is_empty() {
-            let config = self.instance.canary_config()?;
-            let state = self.instance.canary_state(&config, &self.tables)?;
-            let now = self.tables.counters()?;
-            let said = state.troubles();
-            if said.is_empty() {
-                let unexplained = flight.unexplained(&now);
-                flight.troubles.extend(unexplained);
-            } else {
-                flight.troubles = said;
-            }
-        }
+        let mut troubles = if flight.missing.is_empty() {
+            std::mem::take(&mut flight.standing)
+        } else {
+            // Being unable to tell is no reason to end the agent.
+            self.why_missing(&flight)
+                .unwrap_or_else(|error| vec![unreadable(&error)])
+        };
+        troubles.append(&mut flight.unsent);
         flight.passed.sort_by(|a, b| a.name.cmp(&b.name));
         self.land(Report {
-            ok: flight.troubles.is_empty(),
+            ok: troubles.is_empty(),
             time: flight.at,
             interfaces: flight.passed,
-            troubles: flight.troubles,
+            troubles,
         });
-        Ok(())
+    }
+
+    /// What stands in the way by now; what the counters tell when nothing does.
+    fn why_missing(&self, flight: &Flight) -> Result<Vec<Trouble>, InstanceError> {
+        let config = self.instance.canary_config()?;
+        let state = self.instance.canary_state(&config, &self.tables)?;
+        let mut troubles = state.troubles();
+        // What stood in the way before was in the way of others.
+        if troubles == flight.standing {
+            troubles.extend(flight.unexplained(&self.tables.counters()?));
+        }
+        Ok(troubles)
     }
 
     /// It is known how it went.
@@ -279,6 +285,14 @@ impl Flight {
             stage,
             what: format!("{names}: {what}"),
         }]
+    }
+}
+
+/// The kernel's state cannot be read.
+fn unreadable(error: &InstanceError) -> Trouble {
+    Trouble {
+        stage: Stage::Match,
+        what: error.to_string(),
     }
 }
 

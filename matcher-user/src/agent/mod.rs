@@ -177,7 +177,7 @@ pub async fn run(
                 }),
             },
         };
-        let step = step.and_then(|()| agent.settle_canary());
+        agent.settle_canary();
         // Nobody listens any more if this fails; then no tail is there.
         let _ = stored_sender.send(agent.flow.last_cursor()?);
         match step {

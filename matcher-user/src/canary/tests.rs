@@ -65,6 +65,7 @@ fn state() -> State {
             source_validated: 1,
         }),
         visible: true,
+        holds: true,
     };
     State {
         stopped: false,
@@ -88,7 +89,11 @@ fn each_trouble_is_told_with_its_stage_and_the_way_out() {
     let mut none = state();
     none.edges[0].settings = None;
     none.edges[1].visible = false;
+    none.edges[1].holds = false;
+    let mut taken_off = state();
+    taken_off.edges[0].holds = false;
     let states = [
+        taken_off,
         State {
             stopped: true,
             ..state()

@@ -89,7 +89,8 @@ pub(super) fn canary(
         document.diagnostics.error(
             at,
             format!(
-                "canary.subscriber ({}) and canary.remote ({}) must be two addresses of one family",
+                "canary.subscriber ({}) and canary.remote ({}) must be two different \
+                 addresses of one family",
                 config.subscriber, config.remote
             ),
         );

@@ -60,8 +60,8 @@ impl Instance {
     ) -> Result<State, InstanceError> {
         let known = self.run_dir().record()?.interfaces;
         let roles = tables.interfaces()?;
-        let edges = self
-            .pins()
+        let pins = self.pins();
+        let edges = pins
             .attached()?
             .into_iter()
             .map(|ifindex| {
@@ -72,7 +72,8 @@ impl Instance {
                     .map(|record| record.name.clone())
                     .or(now.clone())
                     .unwrap_or_else(|| format!("interface {ifindex}"));
-                Edge {
+                Ok(Edge {
+                    holds: pins.holds(ifindex)?,
                     visible: now.as_ref() == Some(&name),
                     settings: roles
                         .iter()
@@ -80,9 +81,9 @@ impl Instance {
                         .map(|(_, settings)| *settings),
                     name,
                     ifindex,
-                }
+                })
             })
-            .collect();
+            .collect::<Result<_, InstanceError>>()?;
         let (used, size) = Ring::open(tables)?.fill();
         let allowed = tables.allowed_purposes(SPACE, config.subscriber, None)?;
         Ok(State {

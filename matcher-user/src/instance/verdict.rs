@@ -24,8 +24,8 @@ impl Instance {
         Ok(Verdicts::load(&self.verdicts_path())?)
     }
 
-    /// The operator's own space, as the configuration has it: own prefixes and
-    /// the subscribers of every VLAN.
+    /// The operator's own space, as the configuration has it: own prefixes,
+    /// the subscribers of every VLAN, NAT64 prefixes.
     pub fn own_space(&self) -> Result<Vec<IpNet>, InstanceError> {
         let config = self.config()?;
         let subscribers = &config.subscribers;
@@ -33,7 +33,12 @@ impl Instance {
             SubscriberSpace::load(subscribers.prefixes.iter().copied(), &subscribers.files)?;
         let spaces = SubscriberSpaces::load(space, &subscribers.spaces)?;
         let own = config.guards.own_prefixes.iter().copied();
-        Ok(own.chain(spaces.prefixes().map(|at| at.prefix)).collect())
+        // An address in there stands for an IPv4 address, which may be own.
+        let nat64 = config.nat64.iter().map(|it| IpNet::V6(it.prefix()));
+        Ok(own
+            .chain(spaces.prefixes().map(|at| at.prefix))
+            .chain(nat64)
+            .collect())
     }
 
     /// Records a verdict. When it returns, the kernel acts on it: a new

@@ -12,7 +12,10 @@ use std::{
 
 use aya::{
     maps::{Map, MapData},
-    programs::{Xdp, links::PinnedLink},
+    programs::{
+        Xdp,
+        links::{FdLink, PinnedLink},
+    },
 };
 use aya_obj::programs::XdpAttachType;
 use matcher_common::abi::{ABI_VERSION, Setting};
@@ -30,6 +33,14 @@ use super::{
 #[derive(Clone, Debug)]
 pub struct Pins {
     directory: PathBuf,
+}
+
+/// A number in `/proc/PID/fdinfo/FD`.
+fn fdinfo(text: &str, key: &str) -> Option<u32> {
+    text.lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| *name == key)
+        .and_then(|(_, value)| value.trim().parse().ok())
 }
 
 impl Pins {
@@ -128,6 +139,31 @@ impl Pins {
             .collect();
         attached.sort_unstable();
         Ok(attached)
+    }
+
+    /// Whether a pinned link still holds the program on its interface. One that
+    /// was detached by force (`bpftool link detach`), or whose interface went
+    /// away, stays pinned and does nothing.
+    ///
+    /// # Errors
+    /// The link cannot be opened, or there is no /proc.
+    pub fn holds(&self, ifindex: u32) -> Result<bool, KernelError> {
+        let path = self.link(ifindex);
+        let link = PinnedLink::from_pin(&path)
+            .map_err(|error| KernelError::from_source("opening a pinned link", error))?;
+        let link = FdLink::from(link);
+        let id = link
+            .info()
+            .map_err(|error| KernelError::from_source("asking for a pinned link", error))?
+            .id();
+        // The id is all that aya tells; /proc shows the interface of a link
+        // that is open here, 0 when it has none (Linux 5.9, c1931c9784eb).
+        let open = Path::new("/proc/self/fdinfo");
+        let entries = fs::read_dir(open).map_err(|error| failed("reading", open, &error))?;
+        let said = entries
+            .filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok())
+            .find(|said| fdinfo(said, "link_id") == Some(id));
+        Ok(said.and_then(|said| fdinfo(&said, "ifindex")) == Some(ifindex))
     }
 
     pub(super) fn link(&self, ifindex: u32) -> PathBuf {

@@ -106,7 +106,10 @@ pub fn share(
     }
     let text = match format {
         ShareFormat::MispSighting => misp::lines(&said, organisation),
-        ShareFormat::Stix => stix::bundle(&said, organisation),
+        ShareFormat::Stix => {
+            let first = verdicts.history().first().map(|it| it.at);
+            stix::bundle(&said, organisation, first.unwrap_or_default())
+        }
     };
     Shared {
         text,

@@ -48,17 +48,19 @@ fn time(at: Timestamp) -> String {
 }
 
 /// A bundle; without any verdict it has no objects.
-pub(super) fn bundle(said: &[Said<'_>], organisation: Option<&str>) -> String {
+/// `since`: when the first verdict of all was given, so that the identity is the
+/// same in every bundle.
+pub(super) fn bundle(said: &[Said<'_>], organisation: Option<&str>, since: Timestamp) -> String {
     let mut objects = Vec::new();
     let mut creator = None;
-    if let (Some(name), Some(oldest)) = (organisation, said.iter().map(|it| it.first.at).min()) {
+    if let Some(name) = organisation.filter(|_| !said.is_empty()) {
         let id = id("identity", name);
         objects.push(json!({
             "type": "identity",
             "spec_version": "2.1",
             "id": id,
-            "created": time(oldest),
-            "modified": time(oldest),
+            "created": time(since),
+            "modified": time(since),
             "name": name,
             "identity_class": "organization",
         }));
@@ -121,7 +123,11 @@ impl Maker<'_> {
                 !holds,
                 json!({
                     "name": self.said.subject().to_string(),
-                    "indicator_types": [if holds { "malicious-activity" } else { "benign" }],
+                    "indicator_types": [match last.verdict {
+                        Opinion::Confirmed => "malicious-activity",
+                        Opinion::FalsePositive => "benign",
+                        Opinion::Clear => "unknown",
+                    }],
                     "pattern": pattern(self.said.subject()),
                     "pattern_type": "stix",
                     "valid_from": time(first.at),
