@@ -206,7 +206,10 @@ impl State {
             } else if !edge.visible {
                 add(
                     Stage::Interface,
-                    format!("{name} is gone, or in another network namespace than this process"),
+                    format!(
+                        "{name} is gone, or in another network namespace than this process; when \
+                         it is back, start the agent again"
+                    ),
                 );
             }
         }
