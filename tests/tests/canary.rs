@@ -196,7 +196,7 @@ fn a_canary_that_is_taken_out_of_the_configuration_is_sent_no_more() -> Result<(
     wait_until("the next generation", || {
         Ok(tables.setting(Setting::Generation)? == 2)
     })?;
-    let address = "198.18.255.1/32".parse()?;
+    let address: ipnet::IpNet = "198.18.255.1/32".parse()?;
     assert!(!tables.subscribers()?.iter().any(|at| at.prefix == address));
     // And it comes back.
     deployment.configure("[[feed]]", "[canary]\n\n[[feed]]")?;

@@ -300,7 +300,7 @@ fn canary_text(canary: &CanaryStatus, agent: bool) -> String {
     };
     let age = jiff::Timestamp::now().duration_since(last.time).as_secs();
     format!(
-        "{}\n  {age} s ago; {} packets and {} hits above are canaries",
+        "{}\n  {age} s ago; {} of the packets and {} of the hits are canaries",
         last.text(),
         canary.sent,
         canary.seen

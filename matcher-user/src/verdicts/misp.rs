@@ -3,12 +3,12 @@
 
 use serde::Serialize;
 
-use super::{Opinion, Value, share::Said, stix::bare_uuid};
-use crate::indicator::value_text;
+use super::{Opinion, Verdict, share::Said, stix::bare_uuid};
 
 #[derive(Serialize)]
 struct Sighting<'a> {
-    /// Updates every attribute with this value.
+    /// Updates every attribute with this value; of `ip-dst|port`, with this
+    /// address, whatever the port (MISP, `Sighting::saveSightings`).
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<String>,
     /// Updates this attribute only.
@@ -16,8 +16,8 @@ struct Sighting<'a> {
     uuid: Option<&'a str>,
     /// `0` seen, `1` false positive.
     r#type: &'static str,
-    /// Unix time, seconds.
-    timestamp: i64,
+    /// Unix time, seconds; text, as PyMISP writes it.
+    timestamp: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<&'a str>,
 }
@@ -35,19 +35,12 @@ pub(super) fn lines(said: &[Said<'_>], organisation: Option<&str>) -> String {
                 Opinion::FalsePositive => "1",
                 Opinion::Confirmed | Opinion::Clear => "0",
             },
-            timestamp: verdict.at.as_second(),
+            timestamp: verdict.at.as_second().to_string(),
             source: organisation,
         };
-        let mut uuids: Vec<&str> = verdict
-            .references
-            .iter()
-            .map(|reference| reference.id.as_str())
-            .filter(|id| bare_uuid(id))
-            .collect();
-        uuids.sort_unstable();
-        uuids.dedup();
+        let uuids = attributes(verdict);
         let sightings: Vec<Sighting<'_>> = if uuids.is_empty() {
-            vec![sighting(Some(misp_value(said)), None)]
+            vec![sighting(Some(said.subject().value.to_string()), None)]
         } else {
             uuids
                 .into_iter()
@@ -63,12 +56,22 @@ pub(super) fn lines(said: &[Said<'_>], organisation: Option<&str>) -> String {
     text
 }
 
-/// As MISP writes it: `ip-dst|port` has both with a bar between.
-fn misp_value(said: &Said<'_>) -> String {
-    let subject = said.subject();
-    let port = subject.only.and_then(|only| only.port);
-    match (&subject.value, port) {
-        (Value::Address(prefix), Some(port)) => format!("{}|{port}", value_text(*prefix)),
-        (value, _) => value.to_string(),
-    }
+/// Attributes that the feeds of a verdict named by their UUID.
+fn attributes(verdict: &Verdict) -> Vec<&str> {
+    let mut uuids: Vec<&str> = verdict
+        .references
+        .iter()
+        .map(|reference| reference.id.as_str())
+        .filter(|id| bare_uuid(id))
+        .collect();
+    uuids.sort_unstable();
+    uuids.dedup();
+    uuids
+}
+
+/// Whether a sighting can say what a verdict says and no more: by value MISP
+/// would take it for every port of the address.
+pub(super) fn can_say(verdict: &Verdict) -> bool {
+    let only = verdict.subject.only.unwrap_or_default();
+    (only.port.is_none() && only.protocol.is_none()) || !attributes(verdict).is_empty()
 }

@@ -137,5 +137,12 @@ fn kept_back(verdict: &Verdict, own: &[IpNet], format: ShareFormat) -> Option<St
                 .to_owned(),
         );
     }
+    if format == ShareFormat::MispSighting && !misp::can_say(verdict) {
+        return Some(
+            "is limited to a port or protocol, and no MISP feed lists it: MISP would take the \
+             sighting for every port of the address (--format stix can say it)"
+                .to_owned(),
+        );
+    }
     None
 }
