@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of everything in this module. The kernel program carries it, the
 /// pinned state records it, and the agent refuses to work with another one.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// An IPv4 (first four bytes, rest zero) or IPv6 address in network order.
 ///
@@ -32,13 +32,25 @@ impl AddressBytes {
     /// An IPv6 address.
     #[inline(always)]
     pub const fn from_v6(bytes: [u8; 16]) -> Self {
-        zerocopy::transmute!(bytes)
+        // By halves: the compiler sees that each is a word that was just read,
+        // and does not move it byte by byte.
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
+        Self([
+            u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+            u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
+        ])
     }
 
     /// All bytes.
     #[inline(always)]
     pub const fn octets(&self) -> [u8; 16] {
         zerocopy::transmute!(self.0)
+    }
+
+    /// The first and the last eight bytes, as numbers.
+    #[inline(always)]
+    pub const fn halves(&self) -> (u64, u64) {
+        (u64::from_be(self.0[0]), u64::from_be(self.0[1]))
     }
 
     /// Those of an IPv4 address.
@@ -56,12 +68,32 @@ impl AddressBytes {
 )]
 #[repr(C, align(8))]
 pub struct HitEvent {
-    /// Counts the matched packets of one CPU since the maps were made; a gap is
-    /// a lost hit.
+    /// Counts the events of one CPU since the maps were made, those that had no
+    /// room included: a gap is a lost hit.
     pub sequence: u64,
-    /// `bpf_ktime_get_boot_ns` when the program saw the packet.
+    /// `bpf_ktime_get_boot_ns` when the program saw the packet; of a summary,
+    /// when it saw the last one.
     pub boot_ns: u64,
-    /// The address that the subscriber is known by: [`HitEvent::local`] when it
+    /// Table generation the packet was decided by; 0 in a summary.
+    pub generation: u32,
+    /// Packets this event stands for.
+    pub packets: u32,
+    /// CPU that saw the packet; [`HitEvent::sequence`] counts per CPU.
+    pub cpu: u16,
+    /// Zero.
+    pub reserved: [u8; 6],
+    /// Whose packet it is, and what matched.
+    pub flow: Flow,
+}
+
+/// All that a record says of a packet but for the time: packets of which all of
+/// it is the same are folded into one event (design decision 7).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C, align(8))]
+pub struct Flow {
+    /// The address that the subscriber is known by: [`Flow::local`] when it
     /// lies in the subscriber space, else that of the nearest layer around it
     /// that does.
     pub subscriber: AddressBytes,
@@ -79,18 +111,12 @@ pub struct HitEvent {
     pub indicator: u32,
     /// Interface the packet came in on.
     pub ifindex: u32,
-    /// Table generation the packet was decided by.
-    pub generation: u32,
-    /// Packets this event stands for.
-    pub packets: u32,
     /// Subscriber space of the packet's VLAN; 0 for the one without a VLAN.
     pub space: u32,
     /// Port on the subscriber's side; meaningless without [`hit_flags::PORTS`].
     pub local_port: u16,
     /// Port on the other side; meaningless without [`hit_flags::PORTS`].
     pub remote_port: u16,
-    /// CPU that saw the packet; [`HitEvent::sequence`] counts per CPU.
-    pub cpu: u16,
     /// [`hit_flags`].
     pub flags: u16,
     /// VLAN ids, outermost first; 0 where there is no tag.
@@ -99,14 +125,67 @@ pub struct HitEvent {
     pub protocol: u8,
     /// The [`Tunnel`] that the layer that matched was found in, or 0.
     pub tunnel: u8,
-    /// The IPv4 address that [`HitEvent::remote`] carries, with
+    /// The IPv4 address that [`Flow::remote`] carries, with
     /// [`hit_flags::NAT64`].
     pub nat64: [u8; 4],
     /// Zero.
-    pub reserved: [u8; 2],
+    pub reserved: [u8; 4],
 }
 
-/// Bits of [`HitEvent::flags`].
+/// What is kept of a flow whose first packet became an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Fold {
+    /// Boot time of that packet.
+    pub started_ns: u64,
+    /// Boot time of the last packet.
+    pub last_ns: u64,
+    /// Packets since the event.
+    pub folded: u64,
+}
+
+/// Key of a [`Bound`].
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C, align(8))]
+pub struct BoundKey {
+    /// As [`Flow::subscriber`].
+    pub subscriber: AddressBytes,
+    /// As [`Flow::space`].
+    pub space: u32,
+    /// As [`Flow::indicator`].
+    pub indicator: u32,
+    /// 0 for the events of the window; [`BEYOND_BOUND`] and the packets' own
+    /// [`hit_flags`] for packets beyond the bound: those that came from
+    /// where a source can be forged are never counted with others.
+    pub lane: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// The indicator of canaries, which no feed lists. Their hits are neither folded
+/// nor bounded: each is awaited.
+pub const CANARY_INDICATOR: u32 = u32::MAX;
+
+/// Bit of [`BoundKey::lane`].
+pub const BEYOND_BOUND: u32 = 1 << 16;
+
+/// Between one subscriber and one indicator, over all flows.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C, align(8))]
+pub struct Bound {
+    /// Events in this window, or packets beyond the bound.
+    pub count: u64,
+    /// Boot time of the last of them.
+    pub last_ns: u64,
+    /// The flow of the first of them.
+    pub flow: Flow,
+}
+
+/// Bits of [`Flow::flags`].
 pub mod hit_flags {
     /// The subscriber sent the packet.
     pub const OUTBOUND: u16 = 1;
@@ -126,6 +205,10 @@ pub mod hit_flags {
     /// The other end was looked up as the IPv4 address that it carries (NAT64,
     /// RFC 6052).
     pub const NAT64: u16 = 1 << 7;
+    /// A summary of packets of several flows between the subscriber and the
+    /// indicator, of which the one named was the first: who began them is not
+    /// known. Never set in the kernel.
+    pub const SEVERAL_FLOWS: u16 = 1 << 8;
 }
 
 macro_rules! tunnels {
@@ -296,6 +379,9 @@ pub struct InterfaceSettings {
     pub source_validated: u32,
 }
 
+/// Interfaces with an index below this stand in an array, and are found faster.
+pub const LOW_INTERFACES: u32 = 4096;
+
 /// Values of [`InterfaceSettings::role`] (design decision 9).
 pub mod role {
     /// Packets come from subscribers.
@@ -306,8 +392,8 @@ pub mod role {
     pub const BOTH: u32 = 3;
 }
 
-/// Slots of the settings table, each a `u64` of its own, so that two writers
-/// never undo each other.
+/// Slots of the settings, each a `u64` that is written alone, so that two
+/// writers never undo each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Setting {
@@ -332,10 +418,27 @@ pub enum Setting {
     VlanSpaces = 7,
     /// Not 0: there are NAT64 prefixes.
     Nat64 = 8,
+    /// Generation of the images of subscriber classes; its lowest bit names the
+    /// half in use.
+    ClassGeneration = 9,
+    /// Entries in the tables of refusals that hold at once, before the consent
+    /// tables are made anew.
+    RefusedNow = 10,
+    /// Not 0: subscriber space or consent was written, and the images of
+    /// subscriber classes do not say so yet. The program does not read it.
+    ClassesDue = 11,
+    /// Generation of the tables of flows; its lowest bit names the half in use
+    /// (design decision 7).
+    FoldGeneration = 12,
+    /// How often the agent closes a generation of them, in nanoseconds; 0:
+    /// nothing is folded.
+    FoldWindowNs = 13,
+    /// Events of one subscriber and one indicator in a window.
+    FoldBound = 14,
 }
 
-/// Slots in the settings table.
-pub const SETTINGS: u32 = 9;
+/// Slots of the settings.
+pub const SETTINGS: u32 = 15;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $kind:ident;)+) => {
@@ -442,6 +545,9 @@ counters! {
     LookupsV6 = "lookups-v6", Work;
     /// Entries limited to a port that were met by a packet without ports.
     PortUnknown = "port-unknown", Work;
+    /// Hits for which the tables of flows had no room, so that they became
+    /// events of their own.
+    FoldsFull = "folds-full", Work;
 }
 
 /// IP layers that are read, one inside the other.

@@ -42,10 +42,6 @@ pub(crate) struct Tables {
 #[inline(always)]
 pub(crate) fn collate(scratch: &mut Scratch, tables: Tables) -> bool {
     scratch.found.indicator = NONE;
-    if scratch.parsing.packet.layer_count == 1 {
-        in_layer(scratch, tables, 0);
-        return scratch.found.indicator != NONE;
-    }
     let layers = scratch.parsing.packet.layer_count;
     let mut search = Search { scratch, tables };
     // SAFETY: `next_layer` has the signature that the helper calls, and

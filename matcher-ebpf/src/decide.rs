@@ -1,31 +1,23 @@
 //! The decision over one packet: parse, then consent, then match.
 
-use aya_ebpf::{helpers::generated::bpf_ktime_get_boot_ns, programs::XdpContext};
+use aya_ebpf::programs::XdpContext;
 use matcher_common::abi::{Counter, Setting, role};
 
 use crate::{
+    clock::{self, boot_ns},
     collate::{self, Tables},
     emit::{self, Match},
-    maps, read, subscribers,
+    maps::{self, Scratch},
+    quick, read, subscribers,
 };
-
-use Verdict::{Matched, Unmatched, Unparsed};
-
-/// Set by `matcher replay` when it loads the program: the packet's own time
-/// is the clock then. Never set in a program that is attached.
-#[unsafe(no_mangle)]
-static REPLAY: u8 = 0;
 
 /// What became of a packet.
 #[derive(Clone, Copy)]
 pub(crate) enum Verdict {
     /// It matched, and an event was emitted or counted as lost.
     Matched,
-    /// It passes unmatched, for the reason that the counter names.
-    Unmatched(Counter),
-    /// It passes unmatched, because it could not be parsed to its end: the slot
-    /// of the counter that says why.
-    Unparsed(u32),
+    /// It passes unmatched, for the reason that the counter in this slot names.
+    Unmatched(u32),
 }
 
 impl Verdict {
@@ -33,87 +25,107 @@ impl Verdict {
     #[inline(always)]
     pub(crate) fn slot(self) -> u32 {
         match self {
-            Matched => Counter::Matched as u32,
-            Unmatched(reason) => reason as u32,
-            Unparsed(slot) => slot,
+            Self::Matched => Counter::Matched as u32,
+            Self::Unmatched(slot) => slot,
         }
     }
+
+    #[inline(always)]
+    fn of_slot(slot: u32) -> Self {
+        if slot == Counter::Matched as u32 {
+            Self::Matched
+        } else {
+            Self::Unmatched(slot)
+        }
+    }
+}
+
+/// The reason as a verdict.
+#[inline(always)]
+fn unmatched(reason: Counter) -> Verdict {
+    Verdict::Unmatched(reason as u32)
 }
 
 /// Emits the match, or gives the reason why there is none.
 #[inline(always)]
 pub(crate) fn decide(context: &XdpContext) -> Verdict {
-    if maps::setting(Setting::Stopped) != 0 {
-        return Unmatched(Counter::Stopped);
+    let (Some(settings), Some(scratch)) = (maps::settings(), maps::scratch()) else {
+        // Cannot be: the arrays have the slots.
+        return unmatched(Counter::Stopped);
+    };
+    if settings.get(Setting::Stopped) != 0 {
+        return unmatched(Counter::Stopped);
     }
-    // SAFETY: no arguments; the helper only reads the clock.
-    let boot_ns = unsafe { bpf_ktime_get_boot_ns() };
-    if boot_ns >= maps::setting(Setting::ConsentDeadline) {
-        return Unmatched(Counter::ConsentExpired);
+    if scratch.clock.coarse_boot_ns() >= settings.get(Setting::ConsentDeadline) {
+        return unmatched(Counter::ConsentExpired);
     }
-    let ifindex = context.ingress_ifindex() as u32;
-    let Some(interface) = maps::interface(ifindex) else {
-        return Unmatched(Counter::InterfaceUnknown);
+    scratch.ifindex = context.ingress_ifindex() as u32;
+    let Some(interface) = maps::interface(scratch.ifindex) else {
+        return unmatched(Counter::InterfaceUnknown);
     };
 
-    let Some(scratch) = maps::scratch() else {
-        // Cannot be: the array has the slot.
-        return Unmatched(Counter::TooDeep);
-    };
     read::packet(context, &mut scratch.parsing);
     let unparsed = scratch.parsing.packet.unparsed;
     if unparsed != 0 {
         // Doubt favours the subscriber: what is inside may be another's.
-        return Unparsed(unparsed - 1);
+        return Verdict::Unmatched(unparsed - 1);
     }
-    let space = maps::space(scratch.parsing.packet.vlan_ids);
+    scratch.space = maps::space(scratch.parsing.packet.vlan_ids);
+    if scratch.space == 0 && scratch.parsing.packet.layer_count == 1 {
+        let [layer, ..] = &scratch.parsing.packet.layers;
+        if let Some(reason) = quick::judge(layer, settings, interface.role) {
+            return unmatched(reason);
+        }
+    }
+    scratch.interface = interface;
+    Verdict::of_slot(thorough(scratch))
+}
 
+/// Asks the exact tables about a packet that is parsed; the slot of the
+/// verdict.
+///
+/// A function of its own in the kernel, so that the packets that do not need it
+/// do not run around it.
+#[inline(never)]
+pub(crate) fn thorough(scratch: &mut Scratch) -> u32 {
+    let Some(settings) = maps::settings() else {
+        return Counter::Stopped as u32;
+    };
     // Consent, before anything is compared with a C&C address (R1).
-    subscribers::find(scratch, space);
+    subscribers::find(scratch, scratch.space);
     let found = &scratch.subscribers;
-    match interface.role {
-        role::ACCESS if found.sources == 0 => return Unmatched(Counter::ForeignSource),
-        role::CORE if found.sources != 0 => return Unmatched(Counter::Spoofed),
+    match scratch.interface.role {
+        role::ACCESS if found.sources == 0 => return Counter::ForeignSource as u32,
+        role::CORE if found.sources != 0 => return Counter::Spoofed as u32,
         _ => {}
     }
     if found.sources | found.destinations == 0 {
-        return Unmatched(Counter::Transit);
+        return Counter::Transit as u32;
     }
     if found.refused != 0 {
-        return Unmatched(Counter::OptedOut);
+        return Counter::OptedOut as u32;
     }
     if found.shared != 0 {
-        return Unmatched(Counter::SharedAddress);
+        return Counter::SharedAddress as u32;
     }
 
-    let generation = maps::setting(Setting::Generation);
+    let generation = settings.get(Setting::Generation);
+    let boot_ns = boot_ns();
     let tables = Tables {
         generation,
-        now_ns: unix_ns(boot_ns),
+        now_ns: clock::unix_ns(settings, boot_ns),
     };
     if !collate::collate(scratch, tables) {
-        return Unmatched(Counter::NoMatch);
+        return Counter::NoMatch as u32;
     }
     emit::emit(&Match {
         packet: &scratch.parsing.packet,
         found: &scratch.found,
         boot_ns,
-        ifindex,
-        space,
+        ifindex: scratch.ifindex,
+        space: scratch.space,
         generation: generation as u32,
-        source_validated: interface.source_validated != 0,
+        source_validated: scratch.interface.source_validated != 0,
     });
-    Matched
-}
-
-/// Unix time in nanoseconds.
-#[inline(always)]
-fn unix_ns(boot_ns: u64) -> u64 {
-    // SAFETY: a constant of the object file, volatile because the loader
-    // patches it.
-    if unsafe { core::ptr::read_volatile(&raw const REPLAY) } != 0 {
-        maps::setting(Setting::ReplayNow)
-    } else {
-        boot_ns.wrapping_add(maps::setting(Setting::WallOffset))
-    }
+    Counter::Matched as u32
 }

@@ -1,13 +1,15 @@
-//! A match becomes an event in the ring buffer, or is counted as lost.
+//! A match becomes an event in the ring buffer, or is counted into an earlier
+//! one, or as lost.
 
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use matcher_common::{
-    abi::{AddressBytes, Counter, HitEvent, IpLayer, MAX_LAYERS, Packet, hit_flags},
+    abi::{AddressBytes, Counter, Flow, HitEvent, IpLayer, MAX_LAYERS, Packet, hit_flags},
     parse::Family,
 };
 
 use crate::{
     collate::Found,
+    fold::{self, Fate, Outcome},
     maps,
     subscribers::{self, Side},
 };
@@ -23,52 +25,77 @@ pub(crate) struct Match<'a> {
     pub(crate) source_validated: bool,
 }
 
-/// Writes the event. `matched = delivered + folded + lost` holds whenever no
-/// packet is under way (design decision 7).
+/// Writes the event, or counts the packet into an earlier one. `matched =
+/// delivered + folded + lost` holds whenever no packet is under way (design
+/// decision 7).
 #[inline(always)]
 pub(crate) fn emit(found: &Match<'_>) {
-    // Taken before the ring is asked, so that a lost hit leaves a gap.
-    let sequence = maps::next_sequence();
-    let Some(mut entry) = maps::HITS.reserve::<HitEvent>(0) else {
+    let Some(desk) = fold::desk() else {
+        // Cannot be: the array has the slot.
         maps::count(Counter::Lost);
         return;
     };
+    describe(&mut desk.flow, found);
+    let permit = match fold::fold(desk, found.boot_ns) {
+        Fate::Folded => {
+            maps::count(Counter::Folded);
+            return;
+        }
+        Fate::Event(permit) => permit,
+    };
+    let Some(mut entry) = maps::HITS.reserve::<HitEvent>(0) else {
+        if permit.unused(desk, found.boot_ns) {
+            maps::count(Counter::Folded);
+        } else {
+            // A lost hit leaves a gap.
+            maps::next_sequence();
+            maps::count(Counter::Lost);
+        }
+        return;
+    };
+    if permit.used(desk, found.boot_ns) == Outcome::Discard {
+        entry.discard(0);
+        maps::count(Counter::Folded);
+        return;
+    }
     // In place: an event is too big for the stack.
-    fill(entry.write(HitEvent::default()), found, sequence);
+    let event = entry.write(HitEvent::default());
+    event.sequence = maps::next_sequence();
+    event.boot_ns = found.boot_ns;
+    event.generation = found.generation;
+    event.packets = 1;
+    // SAFETY: no arguments; the helper only tells which CPU this is.
+    event.cpu = unsafe { bpf_get_smp_processor_id() } as u16;
+    event.flow = desk.flow;
     entry.submit(0);
     maps::count(Counter::Delivered);
 }
 
 #[inline(always)]
-fn fill(event: &mut HitEvent, hit: &Match<'_>, sequence: u64) {
+fn describe(flow: &mut Flow, hit: &Match<'_>) {
+    *flow = Flow::default();
     let found = hit.found;
     let matching = layer(hit.packet, found.layer);
-    event.sequence = sequence;
-    event.boot_ns = hit.boot_ns;
-    event.indicator = found.indicator;
-    event.ifindex = hit.ifindex;
-    event.generation = hit.generation;
-    event.packets = 1;
-    event.space = hit.space;
-    // SAFETY: no arguments; the helper only tells which CPU this is.
-    event.cpu = unsafe { bpf_get_smp_processor_id() } as u16;
-    event.vlan_ids = hit.packet.vlan_ids;
-    event.protocol = matching.protocol;
-    event.tunnel = matching.tunnel;
+    flow.indicator = found.indicator;
+    flow.ifindex = hit.ifindex;
+    flow.space = hit.space;
+    flow.vlan_ids = hit.packet.vlan_ids;
+    flow.protocol = matching.protocol;
+    flow.tunnel = matching.tunnel;
     let mut flags = 0;
     if found.outbound != 0 {
         flags |= hit_flags::OUTBOUND;
-        event.local = matching.source;
-        event.remote = matching.destination;
-        event.local_port = matching.source_port;
-        event.remote_port = matching.destination_port;
+        flow.local = matching.source;
+        flow.remote = matching.destination;
+        flow.local_port = matching.source_port;
+        flow.remote_port = matching.destination_port;
     } else {
-        event.local = matching.destination;
-        event.remote = matching.source;
-        event.local_port = matching.destination_port;
-        event.remote_port = matching.source_port;
+        flow.local = matching.destination;
+        flow.remote = matching.source;
+        flow.local_port = matching.destination_port;
+        flow.remote_port = matching.source_port;
     }
-    event.subscriber = event.local;
+    flow.subscriber = flow.local;
     if matching.has_ports != 0 {
         flags |= hit_flags::PORTS;
     }
@@ -87,7 +114,7 @@ fn fill(event: &mut HitEvent, hit: &Match<'_>, sequence: u64) {
         };
         let mut carried = AddressBytes::default();
         subscribers::end(matching, side, &mut carried);
-        event.nat64 = carried.v4();
+        flow.nat64 = carried.v4();
     }
     if found.layer > 0 {
         let known_by_outer = found.subscriber_layer != found.layer;
@@ -99,22 +126,22 @@ fn fill(event: &mut HitEvent, hit: &Match<'_>, sequence: u64) {
                 found.layer - 1
             },
         );
-        event.outer_source = outer.source;
-        event.outer_destination = outer.destination;
+        flow.outer_source = outer.source;
+        flow.outer_destination = outer.destination;
         flags |= hit_flags::OUTER;
         if is_ipv6(outer) {
             flags |= hit_flags::OUTER_IPV6;
         }
         if known_by_outer {
             flags |= hit_flags::SUBSCRIBER_OUTER;
-            event.subscriber = if found.outbound != 0 {
+            flow.subscriber = if found.outbound != 0 {
                 outer.source
             } else {
                 outer.destination
             };
         }
     }
-    event.flags = flags;
+    flow.flags = flags;
 }
 
 #[expect(

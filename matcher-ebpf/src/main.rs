@@ -6,20 +6,26 @@
 //!
 //! - [`frame`]: the only place where packet bytes are touched.
 //! - [`maps`]: the tables, and typed access to them.
+//! - [`clock`]: what time it is.
 //! - [`read`]: the parser, header by header.
+//! - [`quick`]: the decision, where the compiled tables alone give it.
 //! - [`subscribers`]: whose packet it is, and what they allow.
 //! - [`collate`]: the look-up of the other ends.
 //! - [`decide`]: the decision, in order.
+//! - [`fold`]: repetition.
 //! - [`emit`]: a match becomes an event.
 #![no_std]
 #![feature(asm_experimental_arch)]
 #![no_main]
 
+mod clock;
 mod collate;
 mod decide;
 mod emit;
+mod fold;
 mod frame;
 mod maps;
+mod quick;
 mod read;
 mod subscribers;
 
@@ -54,7 +60,7 @@ fn matcher(context: XdpContext) -> u32 {
 #[inline(always)]
 fn action(verdict: Verdict) -> u32 {
     match verdict {
-        Verdict::Matched | Verdict::Unmatched(_) | Verdict::Unparsed(_) => xdp_action::XDP_PASS,
+        Verdict::Matched | Verdict::Unmatched(_) => xdp_action::XDP_PASS,
     }
 }
 

@@ -8,13 +8,18 @@ use aya_ebpf::{
 };
 use matcher_common::{
     abi::{
-        AddressBytes, ConsentEntry, Counter, InterfaceSettings, Nat64Bytes, PortRange, Rule,
-        RuleSpan, SETTINGS, Setting,
+        AddressBytes, ConsentEntry, Counter, InterfaceSettings, LOW_INTERFACES as
+        LOW_INTERFACE_COUNT, Nat64Bytes, PortRange, Rule, RuleSpan, SETTINGS, Setting,
     },
     parse::{Family, Parsing},
+    table::{
+        self, LINE_WORDS, Line, Lines,
+        class::{self, Class},
+        filter,
+    },
 };
 
-use crate::{collate::Found, subscribers::Subscribers};
+use crate::{clock::Clock, collate::Found, subscribers::Subscribers};
 
 const ENTRIES: u32 = 1 << 20;
 
@@ -24,12 +29,18 @@ type Trie6<V> = LpmTrie<[u8; 16], V>;
 type SpaceTrie4<V> = LpmTrie<[u8; 8], V>;
 type SpaceTrie6<V> = LpmTrie<[u8; 20], V>;
 
+/// All settings in one value, so that one look-up a packet finds them. The
+/// agent maps it into its memory and writes one word at a time.
 #[map]
-static SETTING_VALUES: Array<u64> = Array::with_max_entries(SETTINGS, 0);
+static SETTING_VALUES: Array<Settings> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
 #[map]
 static INTERFACES: HashMap<u32, InterfaceSettings> = HashMap::with_max_entries(256, 0);
+/// The same for interfaces with a low index, as they mostly have: a hash takes
+/// longer than all the rest that is done for most packets. Role 0: none here.
+#[map]
+static LOW_INTERFACES: Array<InterfaceSettings> = Array::with_max_entries(LOW_INTERFACE_COUNT, 0);
 
 /// The subscriber space of a VLAN: by the ids of the outer and the inner tag,
 /// the outer one in the upper half; inner 0 stands for any.
@@ -43,10 +54,39 @@ static SUBSCRIBERS_V6: SpaceTrie6<u32> = LpmTrie::with_max_entries(ENTRIES, 0);
 static CONSENT_V4: SpaceTrie4<ConsentEntry> = LpmTrie::with_max_entries(ENTRIES, 0);
 #[map]
 static CONSENT_V6: SpaceTrie6<ConsentEntry> = LpmTrie::with_max_entries(ENTRIES, 0);
+/// Who has refused a moment ago, in whatever space and at whatever port: holds
+/// until the consent tables say it exactly. The value is when it was said.
+#[map]
+static REFUSED_NOW_V4: Trie4<u64> = LpmTrie::with_max_entries(1024, 0);
+#[map]
+static REFUSED_NOW_V6: Trie6<u64> = LpmTrie::with_max_entries(1024, 0);
 /// The ranges of all entries. The agent maps it into its memory: it writes
 /// millions of them.
 #[map]
 static PORT_RANGES: Array<PortRange> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Images of the compiled tables: two halves of as many lines, of which a
+/// generation names the one in use.
+#[map]
+static CLASSES_V4: Array<Line> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+#[map]
+static CLASSES_V6: Array<Line> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+#[map]
+static CONSENT_FILTER_V6: Array<Line> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+#[map]
+static CC_FILTER_V4: Array<Line> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+#[map]
+static CC_FILTER_V6: Array<Line> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+/// Lines of half an image, set by the agent when it loads the program.
+#[unsafe(no_mangle)]
+static CLASSES_V4_LINES: u32 = 1;
+#[unsafe(no_mangle)]
+static CLASSES_V6_LINES: u32 = 1;
+#[unsafe(no_mangle)]
+static CONSENT_FILTER_V6_LINES: u32 = 1;
+#[unsafe(no_mangle)]
+static CC_FILTER_V4_LINES: u32 = 1;
+#[unsafe(no_mangle)]
+static CC_FILTER_V6_LINES: u32 = 1;
 /// NAT64 prefixes, RFC 6052.
 #[map]
 static NAT64: Trie6<Nat64Bytes> = LpmTrie::with_max_entries(64, 0);
@@ -61,10 +101,24 @@ static CC_V4_ODD: Trie4<RuleSpan> = LpmTrie::with_max_entries(ENTRIES, 0);
 static CC_V6_EVEN: Trie6<RuleSpan> = LpmTrie::with_max_entries(ENTRIES, 0);
 #[map]
 static CC_V6_ODD: Trie6<RuleSpan> = LpmTrie::with_max_entries(ENTRIES, 0);
+// Single addresses, nearly all of a list, in hashes.
 #[map]
-static RULES_EVEN: HashMap<u32, Rule> = HashMap::with_max_entries(ENTRIES, BPF_F_NO_PREALLOC);
+static CC_HOSTS_V4_EVEN: HashMap<[u8; 4], RuleSpan> =
+    HashMap::with_max_entries(ENTRIES, BPF_F_NO_PREALLOC);
 #[map]
-static RULES_ODD: HashMap<u32, Rule> = HashMap::with_max_entries(ENTRIES, BPF_F_NO_PREALLOC);
+static CC_HOSTS_V4_ODD: HashMap<[u8; 4], RuleSpan> =
+    HashMap::with_max_entries(ENTRIES, BPF_F_NO_PREALLOC);
+#[map]
+static CC_HOSTS_V6_EVEN: HashMap<[u8; 16], RuleSpan> =
+    HashMap::with_max_entries(ENTRIES, BPF_F_NO_PREALLOC);
+#[map]
+static CC_HOSTS_V6_ODD: HashMap<[u8; 16], RuleSpan> =
+    HashMap::with_max_entries(ENTRIES, BPF_F_NO_PREALLOC);
+#[map]
+static RULES: Array<Rule> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+/// Rules of each half.
+#[unsafe(no_mangle)]
+static RULES_HALF: u32 = 1;
 
 /// The ring buffer of hits.
 #[map]
@@ -84,6 +138,14 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 #[repr(C)]
 pub(crate) struct Scratch {
     pub(crate) parsing: Parsing,
+    pub(crate) clock: Clock,
+    /// Interface that the packet came in on.
+    pub(crate) ifindex: u32,
+    pub(crate) interface: InterfaceSettings,
+    /// Subscriber space of the packet's VLAN.
+    pub(crate) space: u32,
+    /// Read once: the whole packet is judged by one image.
+    pub(crate) class_generation: u64,
     pub(crate) subscribers: Subscribers,
     pub(crate) found: Found,
     /// An IPv4 address that an IPv6 address carries.
@@ -161,6 +223,20 @@ pub(crate) fn is_subscriber(space: u32, address: Address<'_>) -> bool {
     found.is_some_and(|found| *found != 0)
 }
 
+/// Whether somebody at this address has refused a moment ago.
+#[inline(always)]
+pub(crate) fn refused_now(settings: &Settings, address: Address<'_>) -> bool {
+    if settings.get(Setting::RefusedNow) == 0 {
+        return false;
+    }
+    let said = match address.family {
+        Family::V4 => REFUSED_NOW_V4.get(address.key4()),
+        Family::V6 => REFUSED_NOW_V6.get(address.key6()),
+    };
+    // Never 0; read for the reason that `is_subscriber` gives.
+    said.is_some_and(|said| *said != 0)
+}
+
 /// What the subscribers at this address allow, if that is other than usual.
 #[inline(always)]
 pub(crate) fn consent(space: u32, address: Address<'_>) -> Option<ConsentEntry> {
@@ -185,12 +261,154 @@ pub(crate) fn nat64(address: &AddressBytes) -> Option<Nat64Bytes> {
     NAT64.get(Key::new(128, address.octets())).copied()
 }
 
-/// The rules of every C&C entry that covers the address.
+/// Half an image in an array map.
+#[derive(Clone, Copy)]
+struct Half {
+    map: &'static Array<Line>,
+    first: u32,
+    lines: u32,
+}
+
+impl Half {
+    /// The half that the generation names. `lines` is a constant of the object
+    /// file that the loader patches.
+    #[inline(always)]
+    fn of(map: &'static Array<Line>, lines: *const u32, generation: u64) -> Self {
+        // SAFETY: a static of this program; volatile, since the compiler would
+        // take its value for known.
+        let lines = unsafe { core::ptr::read_volatile(lines) };
+        Self {
+            map,
+            first: if is_even(generation) { 0 } else { lines },
+            lines,
+        }
+    }
+}
+
+impl Lines for Half {
+    type Line = *const Line;
+
+    #[inline(always)]
+    fn line(&self, index: u32) -> Option<*const Line> {
+        if index >= self.lines {
+            return None;
+        }
+        self.map.get_ptr(self.first.wrapping_add(index))
+    }
+
+    #[inline(always)]
+    fn word(&self, line: *const Line, at: u32) -> u64 {
+        let at = (at & (LINE_WORDS - 1)) as usize;
+        // SAFETY: a word inside a line of the map, which lives as long as the
+        // program; volatile, since the agent sets bits beside us.
+        unsafe { line.cast::<u64>().add(at).read_volatile() }
+    }
+}
+
+/// Whether the address is a subscriber's in the space without a VLAN, and the
+/// default consent holds for it.
 #[inline(always)]
-pub(crate) fn rules_for(generation: u64, address: Address<'_>) -> Option<RuleSpan> {
+pub(crate) fn class(generation: u64, address: Address<'_>) -> Class {
+    match address.family {
+        Family::V4 => class::class_v4(
+            &Half::of(&CLASSES_V4, &raw const CLASSES_V4_LINES, generation),
+            table::v4_key(u32::from_be_bytes(address.bytes.v4())),
+        ),
+        Family::V6 => {
+            let (high, low) = address.bytes.halves();
+            class::class_v6(
+                &Half::of(&CLASSES_V6, &raw const CLASSES_V6_LINES, generation),
+                &Half::of(
+                    &CONSENT_FILTER_V6,
+                    &raw const CONSENT_FILTER_V6_LINES,
+                    generation,
+                ),
+                high,
+                low,
+            )
+        }
+    }
+}
+
+/// The images that say "default" or "not listed" of nearly every address.
+#[derive(Clone, Copy)]
+pub(crate) struct Images {
+    class_generation: u64,
+    generation: u64,
+}
+
+impl Images {
+    /// Those in use.
+    #[inline(always)]
+    pub(crate) fn current(settings: &Settings) -> Self {
+        Self {
+            class_generation: settings.get(Setting::ClassGeneration),
+            generation: settings.get(Setting::Generation),
+        }
+    }
+
+    /// [`class`].
+    #[inline(always)]
+    pub(crate) fn class(&self, address: Address<'_>) -> Class {
+        class(self.class_generation, address)
+    }
+
+    /// Whether the C&C tables may hold an entry that covers the address.
+    #[inline(always)]
+    pub(crate) fn may_be_listed(&self, address: Address<'_>) -> bool {
+        may_be_listed(self.generation, address)
+    }
+}
+
+#[inline(always)]
+fn may_be_listed(generation: u64, address: Address<'_>) -> bool {
     match address.family {
         Family::V4 => {
-            count(Counter::LookupsV4);
+            let image = Half::of(&CC_FILTER_V4, &raw const CC_FILTER_V4_LINES, generation);
+            filter::maybe_v4(
+                &image,
+                table::v4_key(u32::from_be_bytes(address.bytes.v4())),
+            )
+        }
+        Family::V6 => {
+            let image = Half::of(&CC_FILTER_V6, &raw const CC_FILTER_V6_LINES, generation);
+            let (high, low) = address.bytes.halves();
+            filter::maybe_v6(&image, high, low)
+        }
+    }
+}
+
+/// Counts a look-up in the C&C tables.
+#[inline(always)]
+pub(crate) fn count_lookup(family: Family) {
+    count(match family {
+        Family::V4 => Counter::LookupsV4,
+        Family::V6 => Counter::LookupsV6,
+    });
+}
+
+/// The rules of every C&C entry that covers the address. A filter says no to
+/// nearly all addresses; only the others meet the exact tables.
+#[inline(always)]
+pub(crate) fn rules_for(generation: u64, address: Address<'_>) -> Option<RuleSpan> {
+    count_lookup(address.family);
+    if !may_be_listed(generation, address) {
+        return None;
+    }
+    match address.family {
+        Family::V4 => {
+            let bytes = address.bytes.v4();
+            // SAFETY: values of the half in use are never rewritten.
+            let host = unsafe {
+                if is_even(generation) {
+                    CC_HOSTS_V4_EVEN.get(bytes)
+                } else {
+                    CC_HOSTS_V4_ODD.get(bytes)
+                }
+            };
+            if let Some(span) = host {
+                return Some(*span);
+            }
             let key = address.key4();
             if is_even(generation) {
                 CC_V4_EVEN.get(key).copied()
@@ -199,7 +417,18 @@ pub(crate) fn rules_for(generation: u64, address: Address<'_>) -> Option<RuleSpa
             }
         }
         Family::V6 => {
-            count(Counter::LookupsV6);
+            let bytes = address.bytes.octets();
+            // SAFETY: values of the half in use are never rewritten.
+            let host = unsafe {
+                if is_even(generation) {
+                    CC_HOSTS_V6_EVEN.get(bytes)
+                } else {
+                    CC_HOSTS_V6_ODD.get(bytes)
+                }
+            };
+            if let Some(span) = host {
+                return Some(*span);
+            }
             let key = address.key6();
             if is_even(generation) {
                 CC_V6_EVEN.get(key).copied()
@@ -213,15 +442,14 @@ pub(crate) fn rules_for(generation: u64, address: Address<'_>) -> Option<RuleSpa
 /// One rule of a span.
 #[inline(always)]
 pub(crate) fn rule(generation: u64, index: u32) -> Option<Rule> {
-    // SAFETY: rules of the half in use are never rewritten; the agent only
-    // writes to the other half.
-    unsafe {
-        if is_even(generation) {
-            RULES_EVEN.get(index).copied()
-        } else {
-            RULES_ODD.get(index).copied()
-        }
+    // SAFETY: a static of this program; volatile, since the compiler would
+    // take its value for known.
+    let half = unsafe { core::ptr::read_volatile(&raw const RULES_HALF) };
+    if index >= half {
+        return None;
     }
+    let first = if is_even(generation) { 0 } else { half };
+    RULES.get(first.wrapping_add(index)).copied()
 }
 
 #[inline(always)]
@@ -232,19 +460,41 @@ fn is_even(generation: u64) -> bool {
 /// What the agent says of an interface, if it has said anything.
 #[inline(always)]
 pub(crate) fn interface(ifindex: u32) -> Option<InterfaceSettings> {
+    if let Some(low) = LOW_INTERFACES.get(ifindex)
+        && low.role != 0
+    {
+        return Some(*low);
+    }
     // SAFETY: a value of 8 bytes that the agent replaces whole.
     unsafe { INTERFACES.get(ifindex).copied() }
 }
 
-/// One slot of the settings; 0 until the agent writes it.
+/// The settings, of which each is 0 until the agent writes it.
+#[derive(Clone, Copy)]
+pub(crate) struct Settings([u64; SETTINGS as usize]);
+
+impl Settings {
+    /// One of them, as it is now.
+    #[expect(clippy::indexing_slicing, reason = "the enum has no more slots")]
+    #[inline(always)]
+    pub(crate) fn get(&self, setting: Setting) -> u64 {
+        // SAFETY: a word of the array; volatile, since the agent writes beside
+        // us.
+        unsafe { (&raw const self.0[setting as usize]).read_volatile() }
+    }
+}
+
+/// The settings.
+#[inline(always)]
+pub(crate) fn settings() -> Option<&'static Settings> {
+    SETTING_VALUES.get(0)
+}
+
+/// One of the settings.
 #[inline(always)]
 pub(crate) fn setting(setting: Setting) -> u64 {
-    match SETTING_VALUES.get_ptr(setting as u32) {
-        // SAFETY: a pointer into the array, aligned to 8 bytes, that lives as
-        // long as the program; volatile, since the agent writes beside us.
-        Some(value) => unsafe { value.read_volatile() },
-        None => 0,
-    }
+    // The array has the slot: 0 cannot come from here.
+    settings().map_or(0, |settings| settings.get(setting))
 }
 
 /// Adds one to a counter of this CPU.

@@ -6,6 +6,7 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use matcher_common::{
     abi::{AddressBytes, ConsentEntry, IpLayer, MAX_LAYERS, PortRange, Setting, purposes},
     parse::Family,
+    table::class::Class,
 };
 
 use crate::maps::{self, Address, Scratch};
@@ -35,16 +36,13 @@ pub(crate) struct Subscribers {
 /// `scratch.subscribers` what it found.
 #[inline(always)]
 pub(crate) fn find(scratch: &mut Scratch, space: u32) {
+    scratch.class_generation = maps::setting(Setting::ClassGeneration);
     scratch.subscribers = Subscribers {
         sources: 0,
         destinations: 0,
         refused: 0,
         shared: 0,
     };
-    if scratch.parsing.packet.layer_count == 1 {
-        look_at(scratch, 0, space);
-        return;
-    }
     let layers = scratch.parsing.packet.layer_count;
     let mut search = Search { scratch, space };
     // SAFETY: `next_layer` has the signature that the helper calls, and
@@ -89,7 +87,19 @@ fn look_at(scratch: &mut Scratch, index: u32, space: u32) {
     }
 }
 
-/// Whether that end is a subscriber.
+/// What the tables say of one end.
+enum Standing {
+    /// No subscriber.
+    Outside,
+    /// A subscriber who allows detection.
+    Allows,
+    /// One who does not.
+    Refuses,
+    /// Someone who shares the address does not, and who it is cannot be known.
+    Unknown,
+}
+
+/// Whether that end is a subscriber; notes what stands against detection.
 #[expect(
     clippy::indexing_slicing,
     reason = "the index is one of a layer: callers mask it, or it is 0"
@@ -98,28 +108,56 @@ fn look_at(scratch: &mut Scratch, index: u32, space: u32) {
 fn look_at_end(scratch: &mut Scratch, index: u32, side: Side, space: u32) -> bool {
     let layer = &scratch.parsing.packet.layers[index as usize];
     let address = end(layer, side, &mut scratch.carried);
-    if !maps::is_subscriber(space, address) {
-        return false;
-    }
-    let Some(entry) = maps::consent(space, address) else {
-        if maps::setting(Setting::DefaultPurposes) & u64::from(purposes::DETECT) == 0 {
-            scratch.subscribers.refused = 1;
-        }
-        return true;
-    };
     let port = match layer.ports() {
         Some(ports) if side == Side::Source => Some(ports.source),
         Some(ports) => Some(ports.destination),
         None => None,
     };
-    if allowed(&entry, port) & purposes::DETECT == 0 {
-        if port.is_none() && entry.allowed & purposes::DETECT != 0 {
-            scratch.subscribers.shared = 1;
-        } else {
-            scratch.subscribers.refused = 1;
-        }
+    match standing(scratch.class_generation, space, address, port) {
+        Standing::Outside => return false,
+        Standing::Allows => {}
+        Standing::Refuses => scratch.subscribers.refused = 1,
+        Standing::Unknown => scratch.subscribers.shared = 1,
     }
     true
+}
+
+#[inline(always)]
+fn standing(
+    class_generation: u64,
+    space: u32,
+    address: Address<'_>,
+    port: Option<u16>,
+) -> Standing {
+    // The images are of the space without a VLAN.
+    let class = if space == 0 {
+        maps::class(class_generation, address)
+    } else {
+        Class::Closer
+    };
+    if class == Class::Outside || class == Class::Closer && !maps::is_subscriber(space, address) {
+        return Standing::Outside;
+    }
+    let Some(settings) = maps::settings() else {
+        // Cannot be; doubt favours the subscriber.
+        return Standing::Refuses;
+    };
+    if maps::refused_now(settings, address) {
+        return Standing::Refuses;
+    }
+    let entry = match class {
+        Class::Closer => maps::consent(space, address),
+        Class::Outside | Class::Default => None,
+    };
+    let allows = |purposes: u32| purposes & purposes::DETECT != 0;
+    match entry {
+        // Nobody's entry covers it: what holds for everybody does.
+        None if allows(settings.get(Setting::DefaultPurposes) as u32) => Standing::Allows,
+        None => Standing::Refuses,
+        Some(entry) if allows(allowed(&entry, port)) => Standing::Allows,
+        Some(entry) if port.is_none() && allows(entry.allowed) => Standing::Unknown,
+        Some(_) => Standing::Refuses,
+    }
 }
 
 /// An end of a layer, as tables know it: an address of a NAT64 prefix is the

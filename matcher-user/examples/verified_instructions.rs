@@ -27,6 +27,7 @@ fn main() -> ExitCode {
 )]
 fn print() -> Result<(), KernelError> {
     let limits = Limits {
+        max_flows: 1,
         max_indicators: 1,
         max_consent_entries: 1,
         max_port_ranges: 1,

@@ -16,6 +16,12 @@
 //!   **answered** in such a flow: an inbound hit within [`PAIRING_WINDOW`] of
 //!   an outbound one.
 //!
+//! - Where the kernel saw too many flows to tell them apart
+//!   ([`Hit::several_flows`]), nobody knows who began them: such packets prove no
+//!   contact. The subscriber's own among them are counted where a contact with
+//!   the same indicator is proved otherwise; inbound ones may have provoked
+//!   what the subscriber sent right after.
+//!
 //! Hits that are no further apart than the window may be observed in any
 //! order.
 //!
@@ -26,6 +32,7 @@
 //! ports and 8 indicators each; in time by the retention. What was turned away
 //! is counted in [`Beyond`]; the hits themselves are in the store.
 
+mod beyond;
 mod contact;
 mod finding;
 mod flow;
@@ -39,6 +46,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use self::{
+    beyond::BeyondBound,
     contact::{Contact, ForgottenInbound, oldest},
     finding::finding,
     flow::{Mark, hour_of},
@@ -123,6 +131,7 @@ pub struct Beyond {
 #[derive(Debug, Default)]
 struct Watched {
     contacts: BTreeMap<Remote, Contact>,
+    beyond_bound: BeyondBound,
     forgotten_inbound: ForgottenInbound,
 }
 
@@ -135,6 +144,10 @@ impl Watched {
 
     fn last_in(&self) -> Option<Timestamp> {
         self.contacts.values().filter_map(Contact::last_in).max()
+    }
+
+    fn finding(&self, policy: &Policy, address: SubscriberAddress) -> Option<Finding> {
+        finding(policy, address, &self.contacts, &self.beyond_bound)
     }
 
     fn size(&self) -> Size {
@@ -219,6 +232,15 @@ impl Aggregator {
         if !self.endpoints.contains_key(&address) && !self.admit(address) {
             self.beyond.endpoints += 1;
             self.note_forgotten(hit);
+            return;
+        }
+        if hit.several_flows {
+            let watched = self.endpoints.entry(address).or_default();
+            match hit.direction {
+                Direction::Inbound => watched.forgotten_inbound.note(Some(mark.time)),
+                Direction::Outbound => watched.beyond_bound.observe(mark, hit),
+            }
+            self.changed.insert(address);
             return;
         }
         let room_for_contact = self.size.contacts < MAX_CONTACTS;
@@ -324,6 +346,7 @@ impl Aggregator {
                 contact.expire(now, keep_from);
             }
             watched.contacts.retain(|_, contact| !contact.is_empty());
+            watched.beyond_bound.expire(keep_from);
             watched.contacts.is_empty()
         })
     }
@@ -351,7 +374,7 @@ impl Aggregator {
     pub fn findings(&self) -> Vec<Finding> {
         self.endpoints
             .iter()
-            .filter_map(|(address, watched)| finding(&self.policy, *address, &watched.contacts))
+            .filter_map(|(address, watched)| watched.finding(&self.policy, *address))
             .collect()
     }
 
@@ -361,7 +384,7 @@ impl Aggregator {
             .into_iter()
             .filter_map(|address| {
                 let watched = self.endpoints.get(&address)?;
-                finding(&self.policy, address, &watched.contacts)
+                watched.finding(&self.policy, address)
             })
             .collect()
     }

@@ -1,4 +1,4 @@
-//! Events to hits: the first stage after the ring buffer.
+//! Events and summaries to hits: the first stage after the kernel.
 
 use std::{
     collections::HashMap,
@@ -39,16 +39,19 @@ impl Names {
         catalog: &Catalog,
         interface: impl Fn(u32) -> Option<String>,
     ) -> Hit {
-        let id = IndicatorId(event.indicator);
+        let id = IndicatorId(event.flow.indicator);
         let indicator = self
             .indicators
             .entry(id)
             .or_insert_with(|| Arc::new(explain(id, catalog)));
-        let name = self.interfaces.entry(event.ifindex).or_insert_with(|| {
-            interface(event.ifindex)
-                .unwrap_or_else(|| format!("interface {}", event.ifindex))
-                .into()
-        });
+        let name = self
+            .interfaces
+            .entry(event.flow.ifindex)
+            .or_insert_with(|| {
+                interface(event.flow.ifindex)
+                    .unwrap_or_else(|| format!("interface {}", event.flow.ifindex))
+                    .into()
+            });
         Hit {
             time: offset.wall(event.boot_ns),
             interface: Some(Arc::clone(name)),
@@ -61,7 +64,8 @@ impl Names {
 /// The hit without what only an attached program knows: no interface, and the
 /// time is the epoch.
 pub fn bare_hit(event: &HitEvent, indicator: Arc<IndicatorSummary>) -> Hit {
-    let has = |flag: u16| event.flags & flag != 0;
+    let flow = &event.flow;
+    let has = |flag: u16| flow.flags & flag != 0;
     let ipv6 = has(hit_flags::IPV6);
     let outer_ipv6 = has(hit_flags::OUTER_IPV6);
     let port = |port: u16| has(hit_flags::PORTS).then_some(port);
@@ -75,28 +79,29 @@ pub fn bare_hit(event: &HitEvent, indicator: Arc<IndicatorSummary>) -> Hit {
         } else {
             Direction::Inbound
         },
-        protocol: Protocol(event.protocol),
+        protocol: Protocol(flow.protocol),
         subscriber: Endpoint {
-            ip: address_of(&event.subscriber, subscriber_ipv6),
-            port: port(event.local_port),
+            ip: address_of(&flow.subscriber, subscriber_ipv6),
+            port: port(flow.local_port),
         },
-        local_ip: address_of(&event.local, ipv6),
+        local_ip: address_of(&flow.local, ipv6),
         remote: Endpoint {
-            ip: address_of(&event.remote, ipv6),
-            port: port(event.remote_port),
+            ip: address_of(&flow.remote, ipv6),
+            port: port(flow.remote_port),
         },
-        nat64: has(hit_flags::NAT64).then(|| event.nat64.into()),
-        encapsulation: Tunnel::from_number(event.tunnel).map(|tunnel| Encapsulation {
+        nat64: has(hit_flags::NAT64).then(|| flow.nat64.into()),
+        encapsulation: Tunnel::from_number(flow.tunnel).map(|tunnel| Encapsulation {
             tunnel,
-            outer_source: address_of(&event.outer_source, outer_ipv6),
-            outer_destination: address_of(&event.outer_destination, outer_ipv6),
+            outer_source: address_of(&flow.outer_source, outer_ipv6),
+            outer_destination: address_of(&flow.outer_destination, outer_ipv6),
         }),
-        space: event.space,
-        vlan_ids: event.vlan_ids,
+        space: flow.space,
+        vlan_ids: flow.vlan_ids,
         indicator,
         packets: event.packets,
         sequence: event.sequence,
         source_validated: has(hit_flags::SOURCE_VALIDATED),
+        several_flows: has(hit_flags::SEVERAL_FLOWS),
     }
 }
 
@@ -126,24 +131,29 @@ fn explain(id: IndicatorId, catalog: &Catalog) -> IndicatorSummary {
 
 #[cfg(test)]
 mod tests {
+    use matcher_common::abi::Flow;
+
     use super::*;
 
     fn event() -> HitEvent {
-        let mut event = HitEvent {
+        let subscriber = AddressBytes::from_v4([203, 0, 113, 7]);
+        HitEvent {
             boot_ns: 5,
-            indicator: 12,
-            ifindex: 3,
             packets: 1,
-            local_port: 51413,
-            remote_port: 443,
-            protocol: 6,
-            flags: hit_flags::OUTBOUND | hit_flags::PORTS | hit_flags::SOURCE_VALIDATED,
+            flow: Flow {
+                subscriber,
+                local: subscriber,
+                remote: AddressBytes::from_v4([198, 51, 100, 23]),
+                indicator: 12,
+                ifindex: 3,
+                local_port: 51413,
+                remote_port: 443,
+                protocol: 6,
+                flags: hit_flags::OUTBOUND | hit_flags::PORTS | hit_flags::SOURCE_VALIDATED,
+                ..Flow::default()
+            },
             ..HitEvent::default()
-        };
-        event.subscriber = AddressBytes::from_v4([203, 0, 113, 7]);
-        event.local = event.subscriber;
-        event.remote = AddressBytes::from_v4([198, 51, 100, 23]);
-        event
+        }
     }
 
     #[test]
@@ -160,9 +170,9 @@ mod tests {
     #[test]
     fn a_packet_without_ports_has_none() {
         let mut without = event();
-        without.flags &= !hit_flags::PORTS;
-        without.flags &= !hit_flags::OUTBOUND;
-        without.protocol = 1;
+        without.flow.flags &= !hit_flags::PORTS;
+        without.flow.flags &= !hit_flags::OUTBOUND;
+        without.flow.protocol = 1;
         let hit =
             Names::default().hit(&without, WallOffset::measure(), &Catalog::default(), |_| {
                 None

@@ -87,10 +87,11 @@ pub struct IndicatorSummary {
     pub confidence: Option<u8>,
 }
 
-/// A packet between a consenting subscriber and a C&C address.
+/// A packet between a consenting subscriber and a C&C address, or several that
+/// differ in time only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hit {
-    /// When the kernel saw the packet, in wall-clock time.
+    /// When the kernel saw the packet (of several, the last), in wall-clock time.
     pub time: Timestamp,
     /// Interface it came in on; `None` in replay.
     pub interface: Option<Arc<str>>,
@@ -117,14 +118,19 @@ pub struct Hit {
     pub vlan_ids: [u16; 2],
     /// What matched.
     pub indicator: Arc<IndicatorSummary>,
-    /// Packets this record stands for (more than 1 once the kernel folds).
+    /// Packets this record stands for: 1, unless the kernel folded them.
     pub packets: u32,
     /// Sequence number from the kernel, which counts per CPU: a gap among the
-    /// hits of one CPU is a lost hit. In replay, the hits of that replay.
+    /// hits of one CPU is a lost hit. 0 in a record of folded packets. In replay,
+    /// the hits of that replay.
     pub sequence: u64,
     /// The interface is one where a subscriber's address cannot be forged
     /// (design decision 8).
     pub source_validated: bool,
+    /// The packets are of several flows between the subscriber and addresses of
+    /// the indicator. The first of them is the one that is named; who began the
+    /// others is not known.
+    pub several_flows: bool,
 }
 
 impl Hit {
@@ -194,6 +200,8 @@ impl Serialize for Hit {
             #[serde(skip_serializing_if = "is_zero")]
             space: u32,
             packets: u32,
+            #[serde(skip_serializing_if = "std::ops::Not::not")]
+            several_flows: bool,
             sequence: u64,
         }
         Line {
@@ -214,6 +222,7 @@ impl Serialize for Hit {
             vlans: self.vlans(),
             space: self.space,
             packets: self.packets,
+            several_flows: self.several_flows,
             sequence: self.sequence,
         }
         .serialize(serializer)

@@ -24,7 +24,7 @@ pub struct IndicatorId(pub u32);
 
 impl IndicatorId {
     /// The canary's: an indicator of the product's own, which no feed lists.
-    pub const CANARY: Self = Self(u32::MAX);
+    pub const CANARY: Self = Self(matcher_common::abi::CANARY_INDICATOR);
 }
 
 /// Which traffic with the address the indicator speaks of. Absent parts mean

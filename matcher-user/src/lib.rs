@@ -6,6 +6,7 @@
 //! - feeds to indicators: [`feeds`], [`indicators`], [`verdicts`];
 //! - whose traffic may be looked at: [`consent`], [`subscribers`], [`nat64`];
 //! - [`config`], [`canary`];
+//! - feeds from the web and from files that change: [`fetch`];
 //! - lists to what the kernel looks up: [`tables`];
 //! - the border to the kernel, the only module that names `aya`: [`kernel`];
 //! - events to hits: [`clock`], [`drain`];
@@ -28,6 +29,7 @@ pub mod consent;
 pub mod control;
 pub mod drain;
 pub mod feeds;
+pub mod fetch;
 pub mod hit;
 pub mod indicator;
 pub mod indicators;

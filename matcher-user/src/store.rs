@@ -4,7 +4,8 @@
 //! **Exactly once**: hits and the position in the ring up to which they were
 //! drained are stored in one transaction ([`Store::commit`]); the ring space
 //! is released after it. After a kill at any moment the ring still holds what
-//! was not stored, and [`Store::drained_to`] tells what was.
+//! was not stored, and [`Store::drained_to`] tells what was. The same holds for
+//! what the kernel folded ([`Store::commit_folds`]).
 //!
 //! **A power cut** may lose the commits since the last checkpoint (about 4
 //! MB of log), together, never a part of one (`synchronous = NORMAL`): the
@@ -14,6 +15,7 @@ mod address;
 mod candidates;
 mod erase;
 mod error;
+mod folds;
 mod rows;
 mod schema;
 
@@ -26,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 pub use self::error::{Failure, StoreError, StorePath};
 use self::rows::{KnownIndicators, Shared, append};
@@ -137,22 +139,43 @@ impl Store {
         position: u64,
         hits: &[Hit],
     ) -> Result<CommitRange, StoreError> {
+        self.append_beside(hits, |transaction, path| {
+            let failed = path.failed("write");
+            let recorded = position_of(transaction, ring).map_err(failed)?;
+            if let Some(recorded) = recorded
+                && (position < recorded || (position == recorded && !hits.is_empty()))
+            {
+                return Err(path.fails(Failure::Backwards {
+                    ring: ring.clone(),
+                    recorded,
+                    asked: position,
+                    hits: hits.len(),
+                }));
+            }
+            transaction
+                .execute(
+                    "INSERT INTO rings (ring, drained_to) VALUES (?1, ?2)
+                         ON CONFLICT (ring) DO UPDATE SET drained_to = excluded.drained_to",
+                    params![ring.0, position.cast_signed()],
+                )
+                .map(drop)
+                .map_err(failed)
+        })
+    }
+
+    /// Stores `hits` and what `record` records of where they came from: both or
+    /// neither.
+    fn append_beside(
+        &mut self,
+        hits: &[Hit],
+        record: impl FnOnce(&Transaction<'_>, &StorePath) -> Result<(), StoreError>,
+    ) -> Result<CommitRange, StoreError> {
         let failed = self.path.failed("write");
         let transaction = self
             .db
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed)?;
-        let recorded = position_of(&transaction, ring).map_err(failed)?;
-        if let Some(recorded) = recorded
-            && (position < recorded || (position == recorded && !hits.is_empty()))
-        {
-            return Err(self.path.fails(Failure::Backwards {
-                ring: ring.clone(),
-                recorded,
-                asked: position,
-                hits: hits.len(),
-            }));
-        }
+        record(&transaction, &self.path)?;
         let appended = append(
             &transaction,
             &self.path,
@@ -161,13 +184,6 @@ impl Store {
             hits,
         )
         .and_then(|range| {
-            transaction
-                .execute(
-                    "INSERT INTO rings (ring, drained_to) VALUES (?1, ?2)
-                         ON CONFLICT (ring) DO UPDATE SET drained_to = excluded.drained_to",
-                    params![ring.0, position.cast_signed()],
-                )
-                .map_err(failed)?;
             transaction.commit().map_err(failed)?;
             Ok(range)
         });
@@ -204,7 +220,7 @@ impl Store {
                 "SELECT cursor, time, interface, direction, protocol, subscriber_ip,
                      subscriber_port, remote_ip, remote_port, packets, sequence,
                      source_validated, indicator, local_ip, tunnel, outer_source_ip,
-                     outer_destination_ip, nat64_ip, space, vlan_ids
+                     outer_destination_ip, nat64_ip, space, vlan_ids, several_flows
                  FROM hits WHERE cursor > ?1 ORDER BY cursor LIMIT ?2",
             )
             .map_err(failed)?;

@@ -25,6 +25,7 @@ pub const CC: [u8; 4] = [198, 51, 100, 23];
 
 /// Sizes for most tests.
 pub const LIMITS: Limits = Limits {
+    max_flows: 1024,
     max_indicators: 16,
     max_consent_entries: 4096,
     max_port_ranges: 65_536,

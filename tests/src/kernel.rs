@@ -36,6 +36,7 @@ use crate::{
 
 /// Sizes for tests: small, so that they load fast.
 pub const LIMITS: Limits = Limits {
+    max_flows: 1024,
     max_indicators: 4096,
     max_consent_entries: 4096,
     max_port_ranges: 4096,

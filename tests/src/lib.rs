@@ -5,6 +5,7 @@ pub mod bench;
 pub mod cleanup;
 pub mod demo;
 pub mod edge;
+pub mod feed_server;
 pub mod frames;
 pub mod kernel;
 pub mod lab;

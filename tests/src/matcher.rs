@@ -69,6 +69,10 @@ lists = ["opt-out.list"]
 name = "cc"
 format = "plain"
 path = "cc.txt"
+
+# Tests count packet by packet, unless they are about folding.
+[folding]
+window = "0s"
 "#;
 
 /// C&C addresses of a new deployment's feed, IPv4.

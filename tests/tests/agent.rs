@@ -20,7 +20,12 @@ use matcher_tests::{
     matcher::{Deployment, Ended, answer, beacon, subscriber, wait_until},
     skip::skip,
 };
-use matcher_user::{clock::WallOffset, control::client::Client, hit::Hit};
+use matcher_user::{
+    clock::WallOffset,
+    control::client::Client,
+    hit::Hit,
+    instance::{LockName, RunDir},
+};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -279,6 +284,50 @@ fn an_opt_out_through_the_agent_holds_when_the_command_returns_and_erases() -> R
     let stored = deployment.stored()?;
     assert!(stored.iter().all(|hit| hit.subscriber.ip == subscriber(8)));
     assert_eq!(stored.len(), 1_500);
+    Ok(())
+}
+
+/// Reading long lists and writing long tables takes seconds, and whatever the
+/// agent does meanwhile takes its time too.
+#[test]
+fn an_opt_out_holds_while_the_agent_is_busy_with_something_else() -> Result<()> {
+    if is_skipped("an_opt_out_holds_while_the_agent_is_busy_with_something_else") {
+        return Ok(());
+    }
+    let deployment = Deployment::new()?;
+    let _agent = deployment.agent()?;
+    let access = deployment.access()?;
+    access.send_all([beacon(subscriber(7), 1)], 1_000)?;
+    wait_until("it is stored", || Ok(deployment.stored()?.len() == 1))?;
+
+    // Whoever changes consent waits for this.
+    let busy = RunDir::at(&deployment.folder().join("run")).lock(LockName::Changes)?;
+    let mut command =
+        deployment.agent_with(Stdio::null(), &["consent", "opt-out", "203.0.113.7"])?;
+    let tables = deployment.tables()?;
+    wait_until("the refusal holds", || {
+        Ok(tables.setting(Setting::RefusedNow)? == 1)
+    })?;
+    let matched = deployment.counter("matched")?;
+    access.send_all((2..502).map(|port| beacon(subscriber(7), port)), 20_000)?;
+    wait_until("they have passed", || {
+        Ok(deployment.counter("opted-out")? == 500)
+    })?;
+    assert_eq!(deployment.counter("matched")?, matched);
+    assert!(command.child().try_wait()?.is_none(), "it is not done yet");
+
+    drop(busy);
+    assert_eq!(command.wait()?, 0);
+    assert_eq!(tables.setting(Setting::RefusedNow)?, 0);
+    access.send_all((502..1_002).map(|port| beacon(subscriber(7), port)), 20_000)?;
+    wait_until("they have passed", || {
+        Ok(deployment.counter("opted-out")? == 1_000)
+    })?;
+    assert_eq!(deployment.counter("matched")?, matched);
+    assert!(
+        deployment.stored()?.is_empty(),
+        "and what was stored is gone"
+    );
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::Command,
+    thread,
 };
 
 use matcher_tests::skip::skip;
@@ -47,7 +48,9 @@ fn bench(baselines: &Path, json: &Path) -> Command {
         .arg("--baselines")
         .arg(baselines)
         .arg("--json")
-        .arg(json);
+        .arg(json)
+        .arg("--chart")
+        .arg(json.with_extension("svg"));
     bench
 }
 
@@ -65,7 +68,7 @@ fn every_packet_of_every_row_is_decided_as_the_row_says() {
     assert!(text.contains("its figures mean nothing"), "{text}");
 
     let report: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-    assert_eq!(report["version"], 1);
+    assert_eq!(report["version"], 2);
     assert_eq!(report["quick"], true);
     for field in ["date", "compiler"] {
         assert!(report[field].is_string(), "{field}: {report}");
@@ -80,7 +83,17 @@ fn every_packet_of_every_row_is_decided_as_the_row_says() {
             program["program"].as_str().unwrap()
         })
         .collect();
-    assert_eq!(programs, ["empty", "parse-min", "parse", "matcher"]);
+    assert_eq!(
+        programs,
+        [
+            "empty",
+            "parse-min",
+            "plain-tries",
+            "hash-map",
+            "parse",
+            "matcher"
+        ]
+    );
 
     let rows: Vec<String> = report["rows"]
         .as_array()
@@ -91,9 +104,15 @@ fn every_packet_of_every_row_is_decided_as_the_row_says() {
             let packets = row["packets"].as_u64().unwrap();
             assert!(packets > 0, "{row}");
             assert!(row["ns"]["median"].as_f64().unwrap() > 0.0, "{row}");
-            if row["program"] == "matcher" {
+            for paired in ["empty_ns", "parse_min_ns"] {
+                let rounds = row[paired].as_array().unwrap();
+                assert_eq!(rounds.len(), row["rounds_ns"].as_array().unwrap().len());
+            }
+            if row["program"].as_str().unwrap().starts_with("matcher") {
                 assert_eq!(row["exits"], packets, "{row}");
-                let looked_up = matches!(name("traffic").as_str(), "miss" | "hit");
+            }
+            if row["prefixes"].is_u64() {
+                let looked_up = !matches!(name("traffic").as_str(), "transit" | "opted-out");
                 let lookups = if looked_up { packets } else { 0 };
                 assert_eq!(row["lookups"], lookups, "{row}");
             }
@@ -110,16 +129,27 @@ fn every_packet_of_every_row_is_decided_as_the_row_says() {
     let expected: Vec<String> = ["ipv4", "ipv6"]
         .iter()
         .flat_map(|family| {
-            [
-                "empty 0 miss -",
-                "parse-min 0 miss -",
-                "parse 0 miss -",
-                "matcher 1000 miss no-match",
-                "matcher 1000 hit matched",
-                "matcher 1000 transit transit",
-                "matcher 1000 opted-out opted-out",
-            ]
-            .map(|row| format!("{family} {row}"))
+            let listed = ["miss no-match", "hit matched", "near-miss no-match"];
+            let popular = ["hot-set no-match", "zipf no-match"];
+            let mut rows = ["empty 0 miss -", "parse-min 0 miss -", "parse 0 miss -"]
+                .map(str::to_owned)
+                .to_vec();
+            for traffic in listed.into_iter().chain(popular) {
+                let (traffic, exit) = traffic.split_once(' ').unwrap();
+                rows.push(format!("matcher 1000 {traffic} {exit}"));
+                for reference in ["plain-tries", "hash-map"] {
+                    rows.push(format!("{reference} 1000 {traffic} -"));
+                }
+            }
+            for row in ["flood matched", "transit transit", "opted-out opted-out"] {
+                rows.push(format!("matcher 1000 {row}"));
+            }
+            if thread::available_parallelism().unwrap().get() > 1 {
+                for row in ["miss no-match", "hit matched"] {
+                    rows.push(format!("matcher-swap 1000 {row}"));
+                }
+            }
+            rows.into_iter().map(move |row| format!("{family} {row}"))
         })
         .collect();
     assert_eq!(rows, expected);
@@ -127,10 +157,108 @@ fn every_packet_of_every_row_is_decided_as_the_row_says() {
     let lists = report["lists"].as_array().unwrap();
     assert_eq!(lists.len(), 2);
     for list in lists {
-        for step in ["parse_ms", "merge_ms", "compile_ms", "load_ms"] {
-            assert!(list[step].as_f64().unwrap() >= 0.0, "{list}");
+        for step in [
+            "read_ms",
+            "parse_ms",
+            "merge_ms",
+            "compile_ms",
+            "kernel_ms",
+            "total_ms",
+            "plain_trie_ms",
+        ] {
+            assert!(list[step]["median"].as_f64().unwrap() >= 0.0, "{list}");
         }
+        assert!(list["peak_bytes"].as_u64().unwrap() > 1 << 20, "{list}");
+        let maps = list["maps"].as_object().unwrap();
+        let told: u64 = maps.values().map(|bytes| bytes.as_u64().unwrap()).sum();
+        assert!(
+            told > 0 && told <= list["maps_bytes"].as_u64().unwrap(),
+            "{list}"
+        );
     }
+
+    let drains = report["drain"].as_array().unwrap();
+    if thread::available_parallelism().unwrap().get() > 1 {
+        let readers: Vec<&str> = drains
+            .iter()
+            .map(|drained| drained["reader"].as_str().unwrap())
+            .collect();
+        assert_eq!(
+            readers,
+            [
+                "bare ring",
+                "matcher, bare",
+                "matcher, events",
+                "matcher, hits"
+            ]
+        );
+    }
+    for drained in drains {
+        for run in ["fates", "overload"] {
+            let number = |fate: &str| drained[run][fate].as_u64().unwrap();
+            assert_eq!(
+                number("matched"),
+                number("delivered") + number("folded") + number("lost"),
+                "{drained}"
+            );
+            assert_eq!(number("read"), number("delivered"), "{drained}");
+        }
+        assert!(
+            drained["overload"]["lost"].as_u64().unwrap() > 0,
+            "{drained}"
+        );
+    }
+
+    for aim in report["aims"].as_array().unwrap() {
+        let reached = aim["measured"].as_f64().map(|measured| {
+            let limit = aim["limit"].as_f64().unwrap();
+            match aim["bound"].as_str().unwrap() {
+                "at most" => measured <= limit,
+                _ => measured >= limit,
+            }
+        });
+        assert_eq!(aim["reached"].as_bool(), reached, "{aim}");
+    }
+
+    // Every candidate is there or is named with the reason why not.
+    let names = |field: &str| -> Vec<String> {
+        let list = report[field].as_array().unwrap();
+        list.iter()
+            .map(|one| one["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let (forwarded, missing) = (names("forwarding"), names("missing"));
+    for name in [
+        "pass-only",
+        "matcher",
+        "plain-tries",
+        "nft-hash",
+        "nft-interval",
+        "iptables",
+        "ipset",
+        "xdp-filter",
+    ] {
+        let is = |names: &[String]| names.iter().any(|one| one == name);
+        assert!(is(&forwarded) != is(&missing), "{name}: {report}");
+    }
+    for one in report["forwarding"].as_array().unwrap() {
+        let rate = one["packets_per_second"]["median"].as_f64().unwrap();
+        assert!(rate > 0.0, "{one}");
+    }
+
+    if forwarded.is_empty() {
+        assert!(report["opt_outs"].is_null(), "{report}");
+    } else if thread::available_parallelism().unwrap().get() > 1 {
+        let in_force = report["opt_outs"]["in_force_ms"]["median"].as_f64();
+        assert!(in_force.is_some_and(|ms| ms > 0.0), "{report}");
+    }
+
+    let chart = fs::read_to_string(path.with_extension("svg")).unwrap();
+    assert!(
+        chart.starts_with("<svg") && chart.ends_with("</svg>\n"),
+        "{chart}"
+    );
+    assert!(chart.contains("THE FIGURES MEAN NOTHING"), "{chart}");
 }
 
 #[test]

@@ -50,6 +50,8 @@ fn the_canary_comes_through_and_leaves_no_trace() -> Result<()> {
         return Ok(());
     }
     let deployment = deployment()?;
+    // Its hits are neither folded nor bounded.
+    deployment.configure("window = \"0s\"", "window = \"10m\"\nmax_events = 1")?;
     let out = deployment.folder().join("candidates");
     let mut agent = deployment.agent_with(fs::File::create(&out)?, &["run"])?;
     agent.wait_for_log("indicators in force")?;
@@ -88,14 +90,16 @@ fn the_canary_comes_through_and_leaves_no_trace() -> Result<()> {
         .ipv4(subscriber(7), [198, 19, 255, 1])
         .udp(4_000, 9)
         .build();
-    deployment.access()?.send_all([frame], 1_000)?;
-    wait_until("it is seen", || {
-        Ok(deployment.status()?["canary"]["seen"] == 11)
+    deployment
+        .access()?
+        .send_all([frame.clone(), frame.clone(), frame], 1_000)?;
+    wait_until("each is seen", || {
+        Ok(deployment.status()?["canary"]["seen"] == 13)
     })?;
     assert_eq!(deployment.stored()?, []);
     assert_eq!(
         deployment.status()?["hits"],
-        json!({"matched": 11, "delivered": 11, "folded": 0, "lost": 0})
+        json!({"matched": 13, "delivered": 13, "folded": 0, "lost": 0})
     );
     agent.signal(Signal::TERM)?;
     agent.wait()?;

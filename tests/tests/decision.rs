@@ -7,7 +7,7 @@ use std::{
 };
 
 use jiff::SignedDuration;
-use matcher_common::abi::{AddressBytes, Counter, HitEvent, Setting, hit_flags};
+use matcher_common::abi::{AddressBytes, Counter, Flow, HitEvent, Setting, hit_flags};
 use matcher_tests::{
     kernel::{Tally, drain, install, is_skipped, load, send},
     model::{
@@ -147,26 +147,30 @@ impl Bench {
         let expected = HitEvent {
             sequence: event.sequence,
             boot_ns: event.boot_ns,
-            subscriber: ends(known_by).0,
-            local,
-            remote,
-            outer_source: outer.map_or(AddressBytes::default(), |outer| octets(outer.addresses.0)),
-            outer_destination: outer
-                .map_or(AddressBytes::default(), |outer| octets(outer.addresses.1)),
-            indicator: hit.indicator,
-            ifindex: LOOPBACK,
             generation: self.generation as u32,
             packets: 1,
-            space: 0,
-            local_port,
-            remote_port,
             cpu: event.cpu,
-            flags,
-            vlan_ids: event.vlan_ids,
-            protocol: layer.protocol,
-            tunnel: layer.tunnel.map_or(0, |tunnel| tunnel as u8),
-            nat64: [0; 4],
-            reserved: [0; 2],
+            reserved: [0; 6],
+            flow: Flow {
+                subscriber: ends(known_by).0,
+                local,
+                remote,
+                outer_source: outer
+                    .map_or(AddressBytes::default(), |outer| octets(outer.addresses.0)),
+                outer_destination: outer
+                    .map_or(AddressBytes::default(), |outer| octets(outer.addresses.1)),
+                indicator: hit.indicator,
+                ifindex: LOOPBACK,
+                space: 0,
+                local_port,
+                remote_port,
+                flags,
+                vlan_ids: event.flow.vlan_ids,
+                protocol: layer.protocol,
+                tunnel: layer.tunnel.map_or(0, |tunnel| tunnel as u8),
+                nat64: [0; 4],
+                reserved: [0; 4],
+            },
         };
         assert_eq!(event, expected);
     }

@@ -48,7 +48,7 @@ fn check(test: &str, descriptions: &[&str]) {
         );
         let indicators: Vec<u32> = drain(&mut ring)
             .iter()
-            .map(|event| event.indicator)
+            .map(|event| event.flow.indicator)
             .collect();
         let expected: Vec<u32> = case.answer.hit.iter().map(|hit| hit.indicator).collect();
         assert_eq!(indicators, expected, "{}", case.description);

@@ -16,6 +16,7 @@ use matcher_tests::{
     matcher::{Agent, Deployment, Ended, answer, beacon, subscriber, wait_until},
     skip::skip,
 };
+use rustix::process::Signal;
 use serde_json::Value;
 
 fn is_skipped(test: &str) -> bool {
@@ -166,7 +167,7 @@ fn a_false_positive_withdraws_candidates_that_rest_on_it_alone() -> Result<()> {
     assert!(
         given
             .out
-            .ends_with("1 candidates withdrawn, which rested on false positives alone; 1 printed again on what they rest on now\n"),
+            .ends_with("candidates: 1 withdrawn, which rested on false positives alone; 1 printed again, on what they rest on now\n"),
         "{given:?}"
     );
     let lines = candidates(&deployment, "first")?;
@@ -217,6 +218,43 @@ fn a_false_positive_withdraws_candidates_that_rest_on_it_alone() -> Result<()> {
         assert_eq!(withdrawn.count(), expected, "{file}: {lines:?}");
         agent.kill()?;
     }
+    Ok(())
+}
+
+#[test]
+fn what_was_folded_of_a_false_positive_is_dropped_like_its_hits() -> Result<()> {
+    if is_skipped("what_was_folded_of_a_false_positive_is_dropped_like_its_hits") {
+        return Ok(());
+    }
+    let deployment = Deployment::new()?;
+    deployment.configure("window = \"0s\"", "window = \"10m\"")?;
+    deployment.write("cc.txt", format!("198.51.100.23:443\n{OTHER}\n"))?;
+    let mut agent = deployment.agent()?;
+    let other = Frame::ethernet()
+        .ipv4(subscriber(8), OTHER)
+        .udp(1, 2)
+        .build();
+    let frames = (0..10).flat_map(|_| [beacon(subscriber(7), 1), other.clone()]);
+    deployment.access()?.send_all(frames, 1_000)?;
+    wait_until("the first of each flow is stored", || {
+        Ok(deployment.stored()?.len() == 2)
+    })?;
+    verdict(&deployment, "198.51.100.23", "false-positive")?.succeeded();
+    agent.signal(Signal::TERM)?;
+    assert_eq!(agent.wait()?, 0);
+    let folded: Vec<_> = deployment
+        .stored()?
+        .into_iter()
+        .filter(|hit| hit.packets > 1)
+        .map(|hit| (hit.remote.ip, hit.packets))
+        .collect();
+    assert_eq!(folded, [(OTHER.into(), 9)]);
+    assert_eq!(deployment.counter("folded")?, 18);
+    assert!(
+        agent.log()?.contains("stored 3 hits, discarded 1"),
+        "{}",
+        agent.log()?
+    );
     Ok(())
 }
 

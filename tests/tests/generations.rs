@@ -68,11 +68,11 @@ fn switch_while_packets_come(from: IpAddr, to: IpAddr) {
                 tables.load_indicators(list).unwrap();
             }
             for event in drain(&mut ring) {
-                assert!([OLD, NEW].contains(&event.indicator), "{event:?}");
+                assert!([OLD, NEW].contains(&event.flow.indicator), "{event:?}");
                 let known = by_generation
                     .entry(event.generation)
-                    .or_insert(event.indicator);
-                assert_eq!(*known, event.indicator, "one list a generation");
+                    .or_insert(event.flow.indicator);
+                assert_eq!(*known, event.flow.indicator, "one list a generation");
             }
         }
         done.store(true, Ordering::Relaxed);
@@ -141,7 +141,7 @@ fn a_list_that_does_not_fit_leaves_the_old_one_in_force() {
         let [event] = drain(&mut ring)[..] else {
             panic!("one hit");
         };
-        assert_eq!(event.indicator, case.answer.hit.unwrap().indicator);
+        assert_eq!(event.flow.indicator, case.answer.hit.unwrap().indicator);
         assert_eq!(u64::from(event.generation), generation);
     }
     // And the next list that fits goes in.

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: what one packet costs in the kernel.
+//! `cargo xtask bench`: what one packet costs in the kernel, what is forwarded beside other
+//! products, what the ring buffer carries, and what loading a list takes.
 
 use std::path::{PathBuf, absolute};
 
@@ -13,15 +14,24 @@ pub struct Args {
     /// Where the figures go as JSON [default: target/bench.json]
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Where they go as a picture, SVG
+    #[arg(long, value_name = "FILE")]
+    chart: Option<PathBuf>,
     /// Small tables, one round: only to see that it works
     #[arg(long)]
     quick: bool,
+    /// Only these parts, separated by commas: cost, forward, drain, load, opt-out
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    only: Vec<String>,
 }
 
 /// Builds the kernel program and what it is held against, and runs both. The bench is a program
 /// of its own: it needs the agent's library, without which xtask must build.
 pub fn run(args: Args) -> Result<()> {
-    setup::ensure(Need::Build)?;
+    setup::ensure(match args.quick {
+        true => Need::Build,
+        false => Need::Bench,
+    })?;
     let object = build::object()?;
     let baselines = object.with_file_name("baselines.o");
     if !baselines.is_file() {
@@ -31,11 +41,12 @@ pub fn run(args: Args) -> Result<()> {
             baselines.display()
         );
     }
+    // Cargo runs in the checkout's root, the user may be elsewhere.
+    let place = |given: PathBuf| {
+        absolute(&given).with_context(|| format!("cannot tell where {} is", given.display()))
+    };
     let json = match args.json {
-        // Cargo runs in the checkout's root, the user may be elsewhere.
-        Some(given) => {
-            absolute(&given).with_context(|| format!("cannot tell where {} is", given.display()))?
-        }
+        Some(given) => place(given)?,
         None => workspace::target_dir().join("bench.json"),
     };
     let mut cargo = workspace::cargo();
@@ -48,8 +59,14 @@ pub fn run(args: Args) -> Result<()> {
         .arg(baselines)
         .arg("--json")
         .arg(json);
+    if let Some(chart) = args.chart {
+        cargo.arg("--chart").arg(place(chart)?);
+    }
     if args.quick {
         cargo.arg("--quick");
+    }
+    for part in args.only {
+        cargo.arg("--only").arg(part);
     }
     Err(process::replace(cargo.env("MATCHER_EBPF_OBJECT", &object)))
 }

@@ -136,7 +136,7 @@ impl Agent {
         for (edge, settings) in usable {
             let port = self.next_port();
             let frame = canary::frame(&config, canary::direction(settings), port);
-            match self.instance.pins().run(&frame, edge.ifindex) {
+            match self.instance.pins().run(&frame, edge.ifindex, 1) {
                 Ok(_) => {
                     self.canary.sent += 1;
                     flight

@@ -1,5 +1,7 @@
 //! The way of a hit: ring buffer, store, aggregation, candidate.
 
+mod folds;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
@@ -18,6 +20,7 @@ use crate::{
     clock::{WallOffset, boot_now_ns},
     consent::{ConsentTable, Purpose},
     drain::{Names, bare_hit},
+    feeds::NeverMatched,
     hit::{Direction, Hit, IndicatorSummary, SubscriberAddress},
     indicator::IndicatorId,
     indicators::Catalog,
@@ -37,9 +40,20 @@ const UPDATE_INTERVAL: Duration = Duration::from_secs(60);
 /// Hits read at once when the aggregation is rebuilt.
 const REBUILD_PAGE: usize = 10_000;
 
-enum Sink {
+/// Where candidates go.
+pub(super) enum Sink {
     Json(JsonLines<Box<dyn Output>>),
     Text(TextLines<Box<dyn Output>>),
+}
+
+impl Sink {
+    pub(super) fn new(out: Box<dyn Output>, json: bool) -> Self {
+        if json {
+            Self::Json(JsonLines::new(out))
+        } else {
+            Self::Text(TextLines::new(out))
+        }
+    }
 }
 
 pub(super) struct Flow {
@@ -55,41 +69,50 @@ pub(super) struct Flow {
     /// Findings that changed and are not printed yet.
     pending: BTreeMap<SubscriberAddress, Finding>,
     printed: HashMap<CandidateId, Instant>,
-    /// What must not count, and is not recorded any more.
+    /// What must not count, and is not recorded any more: what was found to be
+    /// wrong, and the destinations that are never matched.
     refuted: Refuted,
+    never_matched: NeverMatched,
     /// Canaries that came through and are not asked for yet.
     canaries: Vec<CanarySeen>,
     canaries_seen: u64,
     canary: Arc<IndicatorSummary>,
+    /// Every closed generation of folded packets is stored and emptied.
+    settled: bool,
     stored: u64,
     discarded: u64,
     candidates: u64,
 }
 
-/// What verdicts did to candidates that were printed.
+/// What verdicts and allowed destinations did to candidates that were printed.
 #[derive(Copy, Clone, Debug, Default)]
 pub(super) struct Withdrawals {
-    /// Rested on false positives alone.
+    /// Rested on nothing else.
     pub(super) withdrawn: u64,
-    /// Printed again, without false positives or with what was taken back.
+    /// Printed again, without that or with what was taken back.
     pub(super) corrected: u64,
 }
 
 impl Withdrawals {
-    /// For a person; none when nothing was done.
-    pub(super) fn text(self) -> Option<String> {
+    /// For a person; none when nothing was done. `what`: what proves nothing.
+    pub(super) fn text(self, what: &str) -> Option<String> {
         let Self {
             withdrawn,
             corrected,
         } = self;
         (withdrawn + corrected > 0).then(|| {
             format!(
-                "{withdrawn} candidates withdrawn, which rested on false positives alone; \
-                 {corrected} printed again on what they rest on now"
+                "candidates: {withdrawn} withdrawn, which rested on {what} alone; {corrected} \
+                 printed again, on what they rest on now"
             )
         })
     }
 }
+
+/// Verdicts, in the words of [`Withdrawals::text`].
+pub(super) const REFUTED: &str = "false positives";
+/// Allowed destinations, likewise.
+pub(super) const ALLOWED: &str = "destinations that are never matched";
 
 /// The canary's event, read from the ring buffer and released.
 #[derive(Copy, Clone, Debug)]
@@ -109,8 +132,7 @@ impl Flow {
         catalog_path: PathBuf,
         ring: &mut Ring,
         edge: String,
-        out: Box<dyn Output>,
-        json: bool,
+        sink: Sink,
     ) -> Result<Self, InstanceError> {
         let ring_id = RingIdentity(ring.id().0.clone());
         // What a crash kept the last agent from releasing is stored already.
@@ -126,17 +148,15 @@ impl Flow {
             offset: WallOffset::measure(),
             ring_id,
             edge,
-            sink: if json {
-                Sink::Json(JsonLines::new(out))
-            } else {
-                Sink::Text(TextLines::new(out))
-            },
+            sink,
             pending: BTreeMap::new(),
             printed: HashMap::new(),
             refuted: Refuted::default(),
+            never_matched: NeverMatched::default(),
             canaries: Vec::new(),
             canaries_seen: 0,
             canary: canary::summary(),
+            settled: false,
             stored: 0,
             discarded: 0,
             candidates: 0,
@@ -177,10 +197,17 @@ impl Flow {
         Ok(())
     }
 
-    /// A refuted indicator proves nothing. What came in still counts against
-    /// the subscriber having begun.
+    /// A hit of an indicator that may not be one shows nothing. What came in
+    /// still counts against the subscriber having begun.
     fn counts(&self, hit: &Hit) -> bool {
-        hit.direction == Direction::Inbound || self.refuted.why_hit(&hit.indicator).is_none()
+        hit.direction == Direction::Inbound || self.may_be_kept(hit)
+    }
+
+    /// Neither found to be wrong nor never matched: else its hits are not kept,
+    /// when they were matched before that was in force.
+    fn may_be_kept(&self, hit: &Hit) -> bool {
+        !self.never_matched.overlaps_text(&hit.indicator.value)
+            && self.refuted.why_hit(&hit.indicator).is_none()
     }
 
     /// Takes up verdicts: candidates that rest on false positives alone are
@@ -193,12 +220,35 @@ impl Flow {
         starting: bool,
     ) -> Result<Withdrawals, InstanceError> {
         let refuted = verdicts.refuted();
-        let mut done = Withdrawals::default();
         if refuted == self.refuted {
-            return Ok(done);
+            return Ok(Withdrawals::default());
         }
         let before = self.aggregator.findings();
         self.refuted = refuted;
+        self.correct(before, starting)
+    }
+
+    /// The same for the destinations that are never matched.
+    pub(super) fn spare(
+        &mut self,
+        never_matched: NeverMatched,
+        starting: bool,
+    ) -> Result<Withdrawals, InstanceError> {
+        if never_matched == self.never_matched {
+            return Ok(Withdrawals::default());
+        }
+        let before = self.aggregator.findings();
+        self.never_matched = never_matched;
+        self.correct(before, starting)
+    }
+
+    /// Adds up again, and corrects what was printed of `before`.
+    fn correct(
+        &mut self,
+        before: Vec<Finding>,
+        starting: bool,
+    ) -> Result<Withdrawals, InstanceError> {
+        let mut done = Withdrawals::default();
         self.aggregator = Aggregator::new(*self.aggregator.policy());
         self.pending.clear();
         self.rebuild()?;
@@ -228,10 +278,7 @@ impl Flow {
                     let mut whys: Vec<String> = finding
                         .indicators
                         .iter()
-                        .filter_map(|indicator| {
-                            let verdict = self.refuted.why_hit(indicator)?;
-                            Some(format!("{} is a {}", indicator.value, verdict.reason()))
-                        })
+                        .filter_map(|indicator| self.why_out(indicator))
                         .collect();
                     whys.dedup();
                     let candidate =
@@ -242,6 +289,17 @@ impl Flow {
             }
         }
         Ok(done)
+    }
+
+    /// Why an indicator proves nothing, for a person.
+    fn why_out(&self, indicator: &IndicatorSummary) -> Option<String> {
+        let value = &indicator.value;
+        if let Some(verdict) = self.refuted.why_hit(indicator) {
+            return Some(format!("{value} is a {}", verdict.reason()));
+        }
+        self.never_matched
+            .overlaps_text(value)
+            .then(|| format!("{value} is never matched now (an allowed destination)"))
     }
 
     fn write(&mut self, candidate: &Candidate) -> Result<(), InstanceError> {
@@ -294,20 +352,17 @@ impl Flow {
                 read += 1;
                 let event = event?;
                 // Never evidence, whoever sent it.
-                if event.indicator == IndicatorId::CANARY.0 {
+                if event.flow.indicator == IndicatorId::CANARY.0 {
                     canaries.push(event);
                     continue;
                 }
-                self.know(IndicatorId(event.indicator))?;
+                self.know(IndicatorId(event.flow.indicator))?;
                 let hit = self
                     .names
                     .hit(&event, self.offset, &self.catalog, attach::name);
                 // Opted out since, too old to be kept (design decision 2), or matched
-                // before a verdict was in force.
-                if !refuses(consent, &hit)
-                    && hit.time >= keep_from
-                    && self.refuted.why_hit(&hit.indicator).is_none()
-                {
+                // before a verdict or an allowed destination was in force.
+                if !refuses(consent, &hit) && hit.time >= keep_from && self.may_be_kept(&hit) {
                     hits.push(hit);
                 } else {
                     self.discarded += 1;
@@ -327,7 +382,7 @@ impl Flow {
                 self.canaries_seen += 1;
                 self.canaries.push(CanarySeen {
                     port: hit.subscriber.port,
-                    ifindex: event.ifindex,
+                    ifindex: event.flow.ifindex,
                     latency_ns: boot_now_ns().saturating_sub(event.boot_ns),
                 });
             }
@@ -350,6 +405,7 @@ impl Flow {
         let range = self.store.commit(&self.ring_id, ring.position(), hits)?;
         ring.release();
         self.stored += hits.len() as u64;
+        // What is never matched has not come so far.
         for (cursor, hit) in range.cursors().zip(hits) {
             if self.counts(hit) {
                 self.aggregator.observe(cursor, hit);

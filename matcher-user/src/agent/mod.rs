@@ -5,6 +5,7 @@
 //! buffer (design decision 12).
 
 mod canary;
+mod feeds;
 mod flow;
 mod requests;
 
@@ -26,9 +27,10 @@ use crate::{
     config::Config,
     consent::ConsentLists,
     control::{
-        Door,
+        Door, Request,
         server::{self, Asked, Desk},
     },
+    fetch::plan::Asker,
     instance::{
         Answer, AppliedConsent, Instance, InstanceError, LoadedIndicators, LockName, consent_lists,
     },
@@ -39,7 +41,8 @@ use crate::{
 };
 
 use canary::Canary;
-use flow::Flow;
+use feeds::Feeds;
+use flow::{Flow, Sink};
 
 /// How the agent's records leave it.
 pub trait Output: Write + Send {}
@@ -65,6 +68,14 @@ struct GivenVerdict {
     reply: oneshot::Sender<Answer>,
 }
 
+/// A load that a command asked for while feeds were being loaded anyway.
+struct NextLoad {
+    feeds: Vec<String>,
+    fetch: Option<Asker>,
+    answer: Answer,
+    reply: oneshot::Sender<Answer>,
+}
+
 struct Agent {
     instance: Instance,
     tables: Tables,
@@ -74,8 +85,12 @@ struct Agent {
     load: Option<Load>,
     verdicts: JoinSet<GivenVerdict>,
     canary: Canary,
+    next_load: Option<NextLoad>,
+    feeds: Feeds,
     renewed: Instant,
     purged: Instant,
+    /// When what was folded was taken out of the kernel last.
+    swept: Instant,
     leaving: bool,
 }
 
@@ -120,15 +135,22 @@ pub async fn run(
         source,
     })?;
     let (store_path, edge) = (agent.instance.store_path(), agent.instance.edge());
+    let refusing = agent.instance.clone();
     let desk = Arc::new(Desk {
         requests,
         stored,
+        at_once: Box::new(move |request| match request {
+            Request::Consent(action) => refusing
+                .refuse_now(action)
+                .map_err(|error| error.to_string()),
+            _ => Ok(()),
+        }),
         open_store: Box::new(move || {
             Store::open(&store_path, &edge).map_err(|error| error.to_string())
         }),
     });
     let serving = tokio::spawn(server::serve(listener, door.clone(), desk));
-    agent.begin_load(Vec::new(), Answer::default(), None);
+    agent.begin_first_load()?;
     notify_ready();
     tracing::info!("agent ready, control socket {}", door.path.display());
 
@@ -154,10 +176,12 @@ pub async fn run(
             Some(given) = agent.verdicts.join_next() => {
                 tokio::task::block_in_place(|| agent.finish_verdict(given))
             }
+            () = agent.feeds.news() => Ok(()),
             _ = tick.tick() => tokio::task::block_in_place(|| {
-                agent.tick()?;
-                // Also when the kernel's notification was missed.
+                // Also when the kernel's notification was missed, and before
+                // what was folded, where it can be.
                 agent.flow.drain(ring.get_mut(), &agent.consent.table)?;
+                agent.tick()?;
                 agent.flow.publish(false)?;
                 agent.canary_tick();
                 Ok(())
@@ -238,8 +262,7 @@ impl Agent {
             instance.catalog_path(),
             &mut ring,
             config.edge.clone(),
-            out,
-            json,
+            Sink::new(out, json),
         )?;
         let mut agent = Self {
             instance,
@@ -250,16 +273,23 @@ impl Agent {
             load: None,
             verdicts: JoinSet::new(),
             canary: Canary::default(),
+            next_load: None,
+            feeds: Feeds::new(),
             renewed: Instant::now(),
             purged: Instant::now(),
+            swept: Instant::now(),
             leaving: false,
         };
         agent.forget_refusing()?;
         agent.flow.purge(Timestamp::now())?;
         // Given while no agent ran, perhaps.
         let verdicts = agent.instance.verdicts()?;
-        let done = agent.flow.take_up(&verdicts, true)?;
-        if let Some(text) = done.text() {
+        let allowed = agent.instance.never_matched();
+        let texts = [
+            agent.flow.spare(allowed, true)?.text(flow::ALLOWED),
+            agent.flow.take_up(&verdicts, true)?.text(flow::REFUTED),
+        ];
+        for text in texts.into_iter().flatten() {
             tracing::info!("{text}");
         }
         Ok((agent, (ring, ring_lock)))
@@ -285,6 +315,7 @@ impl Agent {
     /// What time alone brings about.
     fn tick(&mut self) -> Result<(), InstanceError> {
         self.keep_clock()?;
+        self.keep_feeds()?;
         let now = Timestamp::now();
         let due = self
             .consent
@@ -294,6 +325,10 @@ impl Agent {
         let deadline = self.instance.config()?.consent.deadline;
         if due || self.renewed.elapsed() >= RENEWAL.min(deadline / 3) {
             log(&self.renew_consent()?);
+        }
+        let window = self.instance.config()?.folding.window;
+        if !window.is_zero() && self.swept.elapsed() >= window {
+            self.sweep()?;
         }
         if self.purged.elapsed() >= PURGE {
             self.purged = Instant::now();
@@ -351,8 +386,16 @@ impl Agent {
         Ok(answer)
     }
 
-    /// Erases what was recorded of subscribers who refuse now (R2).
+    /// Takes what the kernel folded.
+    fn sweep(&mut self) -> Result<(), InstanceError> {
+        self.swept = Instant::now();
+        self.flow.sweep(&mut self.tables, &self.consent.table)
+    }
+
+    /// Erases what was recorded of subscribers who refuse now (R2), and leaves
+    /// nothing of theirs in the kernel's counts.
     fn forget_refusing(&mut self) -> Result<(), InstanceError> {
+        self.sweep()?;
         self.flow.forget_refusing(&self.consent.table)
     }
 
@@ -368,6 +411,7 @@ impl Agent {
                 self.lists = consent_lists(&config, &self.instance.paths);
                 self.flow.set_policy(policy(&config))?;
                 self.instance.config = Some(config);
+                self.tables.set_folding(self.instance.folding()?)?;
             }
             Err(error) => {
                 tracing::error!("the configuration has errors and stays as it was:\n{error}");
@@ -375,13 +419,14 @@ impl Agent {
         }
         let answer = tokio::task::block_in_place(|| self.renew_subscribers())?;
         log(&answer);
-        self.begin_load(Vec::new(), Answer::default(), None);
-        Ok(())
+        self.begin_load(Vec::new(), None, Answer::default(), None)
     }
 
     /// Drains what is there, publishes what is pending and says how it went.
     fn end(&mut self, ring: &mut Ring) -> Result<(), InstanceError> {
         if !self.leaving {
+            while self.flow.drain(ring, &self.consent.table)? {}
+            self.sweep()?;
             while self.flow.drain(ring, &self.consent.table)? {}
         }
         self.flow.publish(true)?;

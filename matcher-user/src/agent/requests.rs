@@ -1,12 +1,18 @@
 //! What commands ask of the agent.
 
+use matcher_common::abi::Setting;
 use tokio::{sync::oneshot, task::JoinError};
 
-use super::{Agent, GivenVerdict, Load, log};
+use super::{
+    Agent, GivenVerdict, Load, NextLoad, feeds,
+    flow::{ALLOWED, REFUTED},
+    log,
+};
 use crate::{
     control::{Request, server::Asked},
+    fetch::plan::Asker,
     instance::{
-        Answer, ConsentAction, Instance, InstanceError, LoadedIndicators, chosen_interfaces,
+        Answer, ConsentAction, Instance, InstanceError, LoadedIndicators, Quiet, chosen_interfaces,
         parse_sources,
     },
     kernel::ring::Ring,
@@ -19,10 +25,14 @@ impl Agent {
         let mut answer = Answer::default();
         let done = match request {
             // Answered when the load is done.
-            Request::Load { feeds } => match self.renew_consent() {
+            Request::Load { feeds, fetch } => match self.renew_consent() {
                 Ok(consent) => {
-                    self.begin_load(feeds, consent, Some(reply));
-                    return Ok(());
+                    let asker = if fetch {
+                        Asker::Person
+                    } else {
+                        Asker::Schedule
+                    };
+                    return self.begin_load(feeds, Some(asker), consent, Some(reply));
                 }
                 Err(error) => Err(error),
             },
@@ -96,43 +106,85 @@ impl Agent {
             self.tables.remove_interface(ifindex)?;
         }
         while self.flow.drain(ring, &self.consent.table)? {}
+        self.sweep()?;
+        while self.flow.drain(ring, &self.consent.table)? {}
         self.instance.detach(answer)?;
         answer.say("the agent ends");
         self.leaving = true;
         Ok(())
     }
 
+    /// The first load, unless there is nothing to load before the first fetch.
+    pub(super) fn begin_first_load(&mut self) -> Result<(), InstanceError> {
+        let config = self.instance.config()?;
+        // What is in force passes the guards of today in any case.
+        let in_force = self.tables.setting(Setting::Generation)? > 0;
+        if in_force || feeds::anything_there(&config.feeds) {
+            return self.begin_load(Vec::new(), None, Answer::default(), None);
+        }
+        tracing::info!("no feed was ever fetched; nothing is matched until one is");
+        Ok(())
+    }
+
+    /// Fetches what is due, and loads what is new.
+    pub(super) fn keep_feeds(&mut self) -> Result<(), InstanceError> {
+        let config = self.instance.config()?;
+        if self.feeds.tick(&self.instance, config) && self.load.is_none() {
+            return self.begin_load(Vec::new(), None, Answer::default(), None);
+        }
+        Ok(())
+    }
+
     /// Begins to load feeds beside the drain; `reply` gets the answer, which
-    /// begins with `answer`.
+    /// begins with `answer`. Without feeds the configured ones are loaded, and
+    /// `fetch` says who wants those fetched that are due.
     pub(super) fn begin_load(
         &mut self,
         feeds: Vec<String>,
+        fetch: Option<Asker>,
         mut answer: Answer,
         reply: Option<oneshot::Sender<Answer>>,
-    ) {
-        if self.load.is_some() {
-            if let Some(reply) = reply {
-                let busy = Answer {
-                    err: "error: feeds are being loaded already; try again in a moment\n".into(),
-                    exit: 1,
-                    ..Answer::default()
-                };
-                // The asker may have gone.
-                let _ = reply.send(busy);
+    ) -> Result<(), InstanceError> {
+        if let Some(load) = &self.load {
+            let Some(reply) = reply else {
+                self.feeds.want_load();
+                return Ok(());
+            };
+            // Nobody asked for the one under way: a command waits for it.
+            if load.reply.is_none() && self.next_load.is_none() {
+                self.next_load = Some(NextLoad {
+                    feeds,
+                    fetch,
+                    answer,
+                    reply,
+                });
+                return Ok(());
             }
-            return;
+            let busy = Answer {
+                err: "error: feeds are being loaded already; try again in a moment\n".into(),
+                exit: 1,
+                ..Answer::default()
+            };
+            // The asker may have gone.
+            let _ = reply.send(busy);
+            return Ok(());
+        }
+        if feeds.is_empty() {
+            self.feeds.load_begins(self.instance.config()?);
         }
         let instance = self.instance.clone();
-        let task =
-            tokio::task::spawn_blocking(move || match load(&instance, &feeds, &mut answer) {
+        let task = tokio::task::spawn_blocking(move || {
+            match load(&instance, &feeds, fetch, &mut answer) {
                 Ok(loaded) => (answer, Some(loaded)),
                 Err(error) => {
                     answer.problem(format!("error: {error}"));
                     answer.exit = error.exit_code();
                     (answer, None)
                 }
-            });
+            }
+        });
         self.load = Some(Load { task, reply });
+        Ok(())
     }
 
     /// Begins to record a verdict beside the drain: it waits for a load that is
@@ -185,7 +237,7 @@ impl Agent {
 
     fn take_up(&mut self, verdicts: &Verdicts, answer: &mut Answer) -> Result<(), InstanceError> {
         let done = self.flow.take_up(verdicts, false)?;
-        if let Some(text) = done.text() {
+        if let Some(text) = done.text(REFUTED) {
             answer.say(text);
         }
         self.flow.publish(false)
@@ -198,6 +250,10 @@ impl Agent {
     ) -> Result<(), InstanceError> {
         if let Some(loaded) = loaded {
             self.flow.set_catalog(loaded.catalog);
+            let done = self.flow.spare(loaded.never_matched, false)?;
+            if let Some(text) = done.text(ALLOWED) {
+                answer.say(text);
+            }
             self.take_up(&loaded.verdicts, &mut answer)?;
         }
         self.instance.warn_if_closed(&self.tables, &mut answer)?;
@@ -206,13 +262,17 @@ impl Agent {
             // The asker may have gone.
             let _ = reply.send(answer);
         }
-        Ok(())
+        match self.next_load.take() {
+            Some(next) => self.begin_load(next.feeds, next.fetch, next.answer, Some(next.reply)),
+            None => Ok(()),
+        }
     }
 }
 
 fn load(
     instance: &Instance,
     feeds: &[String],
+    fetch: Option<Asker>,
     answer: &mut Answer,
 ) -> Result<LoadedIndicators, InstanceError> {
     let sources = if feeds.is_empty() {
@@ -220,5 +280,8 @@ fn load(
     } else {
         parse_sources(feeds)?
     };
-    instance.load(&mut instance.tables()?, &sources, answer)
+    if let Some(asker) = fetch {
+        instance.fetch_due(&sources, asker, answer, &Quiet);
+    }
+    instance.load(&mut instance.tables()?, &sources, answer, &Quiet)
 }

@@ -12,8 +12,9 @@ use serde::Serialize;
 
 use super::{
     Cursor, Policy,
+    beyond::BeyondBound,
     contact::{Contact, MAX_PORTS},
-    flow::Mark,
+    flow::{Hour, Mark},
 };
 use crate::{
     hit::{IndicatorSummary, SubscriberAddress},
@@ -96,11 +97,13 @@ pub(super) fn finding(
     policy: &Policy,
     address: SubscriberAddress,
     contacts: &BTreeMap<Remote, Contact>,
+    beyond_bound: &BeyondBound,
 ) -> Option<Finding> {
     let mut proof = Proof::default();
     for (remote, contact) in contacts {
         proof.add(*remote, contact, policy.require_two_way);
     }
+    proof.count_beyond(beyond_bound);
     if proof.packets < u64::from(policy.min_contacts) {
         return None;
     }
@@ -140,12 +143,7 @@ impl Proof {
                 .extend([pair.earlier.record, pair.later.record]);
         }
         for (number, hour) in contact.hours() {
-            self.packets = self.packets.saturating_add(hour.packets);
-            self.record_count = self.record_count.saturating_add(hour.records);
-            self.hours.insert(number);
-            self.records.extend([hour.first.record, hour.last.record]);
-            self.first = Some(self.first.map_or(hour.first, |first| first.min(hour.first)));
-            self.last = self.last.max(Some(hour.last));
+            self.count(number, hour);
             let latest = self.remotes.entry(remote).or_insert(hour.last);
             *latest = (*latest).max(hour.last);
         }
@@ -163,6 +161,27 @@ impl Proof {
             if latest.0 < *mark {
                 *latest = (*mark, Arc::clone(summary));
             }
+        }
+    }
+
+    fn count(&mut self, number: i64, hour: Hour) {
+        self.packets = self.packets.saturating_add(hour.packets);
+        self.record_count = self.record_count.saturating_add(hour.records);
+        self.hours.insert(number);
+        self.records.extend([hour.first.record, hour.last.record]);
+        self.first = Some(self.first.map_or(hour.first, |first| first.min(hour.first)));
+        self.last = self.last.max(Some(hour.last));
+    }
+
+    /// Packets to the indicators of contacts that meet the rule.
+    fn count_beyond(&mut self, beyond_bound: &BeyondBound) {
+        let hours: Vec<(i64, Hour)> = self
+            .indicators
+            .keys()
+            .flat_map(|indicator| beyond_bound.hours(indicator))
+            .collect();
+        for (number, hour) in hours {
+            self.count(number, hour);
         }
     }
 

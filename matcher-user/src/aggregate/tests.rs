@@ -62,6 +62,7 @@ fn hit(direction: Direction, milliseconds: i64, port: u16) -> Hit {
         packets: 1,
         sequence: 0,
         source_validated: true,
+        several_flows: false,
     }
 }
 
@@ -122,6 +123,60 @@ fn an_answered_contact_is_a_finding() {
             revision: Cursor(4),
         }]
     );
+}
+
+/// A bot that opens more connections than the kernel tells apart.
+#[test]
+fn packets_of_many_flows_are_counted_where_a_contact_is_proved() {
+    let many = |direction, milliseconds, packets| Hit {
+        packets,
+        several_flows: true,
+        ..hit(direction, milliseconds, 60_000)
+    };
+    let beyond = many(Direction::Outbound, 9_000, 1_000_000);
+    let count = |hits: &[Hit]| {
+        let findings = observed(policy(), hits).findings();
+        findings.first().map(|finding| finding.contacts.count)
+    };
+    let proof = [outbound(0, 50_000), inbound(40, 50_000)];
+    let [out, answered] = proof.clone();
+    assert_eq!(
+        count(&[out.clone(), answered.clone(), beyond.clone()]),
+        Some(1_000_001)
+    );
+    // In any order, and after a rebuild from the store.
+    assert_eq!(count(&[beyond.clone(), out, answered]), Some(1_000_001));
+
+    // Alone it proves nothing, nor with answers of which nobody knows to what.
+    assert_eq!(count(&[beyond.clone()]), None);
+    assert_eq!(
+        count(&[beyond.clone(), many(Direction::Inbound, 9_100, 5)]),
+        None
+    );
+    // What it sent to another entry of the list stays out.
+    let mut other = beyond.clone();
+    other.indicator = summary(24);
+    assert_eq!(count(&[&proof[..], &[other]].concat()), Some(1));
+    // Where anybody can forge the source, nothing is counted.
+    let mut forged = beyond;
+    forged.source_validated = false;
+    assert_eq!(count(&[&proof[..], &[forged]].concat()), Some(1));
+}
+
+/// A scan of so many ports that the kernel does not tell them apart.
+#[test]
+fn what_many_inbound_packets_may_have_provoked_is_no_contact() {
+    let scan = Hit {
+        several_flows: true,
+        packets: 30_000,
+        ..inbound(9_000, 60_000)
+    };
+    let reset_then_retry = [outbound(9_001, 443), inbound(10_000, 443)];
+    let first = inbound(0, 1);
+    let hits = [&[first.clone(), scan][..], &reset_then_retry].concat();
+    assert_eq!(observed(policy(), &hits).findings(), []);
+    let hits = [&[first][..], &reset_then_retry].concat();
+    assert_eq!(observed(policy(), &hits).findings().len(), 1);
 }
 
 #[test]

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
-use matcher_user::verdicts::{Opinion, ShareFormat};
+use matcher_user::{
+    indicator::Tlp,
+    verdicts::{Opinion, ShareFormat},
+};
 
 /// Tells an Internet provider which of its lines likely have an infected
 /// device, without looking at the traffic of anyone who did not consent.
@@ -47,7 +50,13 @@ pub(super) enum Command {
         mode: Option<String>,
     },
     /// Load feeds of C&C addresses, and read the consent lists again
+    ///
+    /// Feeds whose time has come are fetched first.
     Load {
+        /// Fetch feeds now, even before their time, as far as their publishers
+        /// allow
+        #[arg(long, conflicts_with = "feeds")]
+        fetch: bool,
         /// Load exactly these instead of the configured feeds
         #[arg(long = "feed", value_name = "FORMAT:PATH")]
         feeds: Vec<String>,
@@ -241,6 +250,9 @@ pub(super) enum Feed {
         /// Sign with the name of your organisation
         #[arg(long, value_name = "NAME")]
         organisation: Option<String>,
+        /// The strictest marking that the recipient may have: clear, green or amber
+        #[arg(long, value_name = "MARKING", default_value = "green", value_parser = passed_on)]
+        tlp: Tlp,
     },
     /// Say how old each feed is, what of it is in force, and how its last load went
     List {
@@ -248,4 +260,13 @@ pub(super) enum Feed {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// The strictest marking that an export may hold.
+fn passed_on(text: &str) -> Result<Tlp, String> {
+    match Tlp::parse(text) {
+        Some(tlp) if tlp <= Tlp::Amber => Ok(tlp),
+        Some(tlp) => Err(format!("what is marked {tlp} may not be passed on")),
+        None => Err("no marking: clear, green or amber".to_owned()),
+    }
 }

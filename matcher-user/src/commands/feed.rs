@@ -12,13 +12,13 @@ use matcher_user::{
     hit::Endpoint,
     indicator::{DomainName, IndicatorId},
     indicators::{Catalog, IndicatorSet, Listed, report},
-    instance::{Answer, Instance, InstanceError, parse_sources},
-    subscribers::SubscriberSpace,
+    instance::{Answer, FetchStatus, Instance, InstanceError, parse_sources},
+    subscribers::{SubscriberSpace, SubscriberSpaces},
     verdicts::{AskedVerdict, Refuted, Verdict},
 };
 use serde::Serialize;
 
-use super::{cli::Feed, print, verdict};
+use super::{cli::Feed, print, progress::Bar, verdict};
 
 pub(super) fn feed(config: Option<&Path>, command: Feed) -> anyhow::Result<u8> {
     match command {
@@ -51,7 +51,8 @@ pub(super) fn feed(config: Option<&Path>, command: Feed) -> anyhow::Result<u8> {
             format,
             since,
             organisation,
-        } => verdict::export(config, format, since, organisation.as_deref()),
+            tlp,
+        } => verdict::export(config, format, since, organisation.as_deref(), tlp),
     }
 }
 
@@ -75,17 +76,19 @@ fn guards(config: Option<&Path>) -> anyhow::Result<Judged> {
     })
 }
 
-/// The guards of an instance, with the subscriber space of its files.
+/// The guards of an instance, with the subscriber spaces of its files.
 fn guards_of(instance: &Instance) -> anyhow::Result<Guards> {
-    let space = match &instance.config {
-        None => SubscriberSpace::default(),
-        Some(config) => SubscriberSpace::load(
-            config.subscribers.prefixes.iter().copied(),
-            &config.subscribers.files,
-        )
-        .map_err(InstanceError::from)?,
+    let spaces = match &instance.config {
+        None => SubscriberSpaces::default(),
+        Some(config) => {
+            let subscribers = &config.subscribers;
+            let default =
+                SubscriberSpace::load(subscribers.prefixes.iter().copied(), &subscribers.files)
+                    .map_err(InstanceError::from)?;
+            SubscriberSpaces::load(default, &subscribers.spaces).map_err(InstanceError::from)?
+        }
     };
-    Ok(instance.guards_with(space.prefixes().iter().copied())?)
+    Ok(instance.guards_with(spaces.prefixes().map(|at| at.prefix))?)
 }
 
 fn source(text: &str) -> anyhow::Result<FeedSource> {
@@ -240,7 +243,10 @@ fn diff(config: Option<&Path>, feeds: &[String], json: bool) -> anyhow::Result<u
     };
     let guards = guards_of(&instance)?;
     let mut answer = Answer::default();
-    let prepared = instance.prepare(&guards, &sources, &mut answer)?;
+    let progress = Bar::begin();
+    let prepared = instance.prepare(&guards, &sources, &mut answer, &progress);
+    progress.end();
+    let prepared = prepared?;
     if json {
         // What a load would say of its feeds stands beside it, not in it.
         answer.out.clear();
@@ -262,8 +268,10 @@ struct Row<'a> {
     entries: usize,
     /// Names of it that are kept.
     names: usize,
-    /// Seconds since the file was changed, when it was read last.
+    /// Seconds since the file was changed or fetched, when it was read last.
     file_age_seconds: Option<i64>,
+    /// How fetching it goes; `null` for a feed that is a file.
+    fetch: Option<FetchStatus>,
     last: Option<&'a FeedOutcome>,
 }
 
@@ -281,11 +289,11 @@ fn list(config: Option<&Path>, json: bool) -> anyhow::Result<u8> {
     let mut feeds: Vec<(String, String, String)> = configured
         .iter()
         .map(|it| {
-            row(
-                &it.name,
-                it.format.to_string(),
-                it.path.display().to_string(),
-            )
+            let place = match &it.remote {
+                Some(remote) => remote.url.to_string(),
+                None => it.path.display().to_string(),
+            };
+            row(&it.name, it.format.to_string(), place)
         })
         .collect();
     // Loaded by --feed, beside the configuration.
@@ -311,6 +319,10 @@ fn list(config: Option<&Path>, json: bool) -> anyhow::Result<u8> {
                 file_age_seconds: last
                     .and_then(|last| last.file_changed)
                     .map(|changed| now.duration_since(changed).as_secs()),
+                fetch: configured
+                    .iter()
+                    .find(|it| it.name == *feed)
+                    .and_then(FetchStatus::of),
                 last,
             }
         })
@@ -342,10 +354,13 @@ fn text(row: &Row<'_>, now: Timestamp) -> String {
     if *names > 0 {
         text += &format!(", {names} names (nothing matches names yet)");
     }
+    if let Some(fetch) = &row.fetch {
+        text += &fetch_text(fetch, now);
+    }
     let Some(last) = row.last else {
         return text + "\n  last result   never loaded";
     };
-    if let Some(changed) = last.file_changed {
+    if let Some(changed) = last.file_changed.filter(|_| row.fetch.is_none()) {
         text += &format!("\n  file          changed {} ago", age(now, changed));
     }
     let ago = age(now, last.at);
@@ -366,6 +381,33 @@ fn text(row: &Row<'_>, now: Timestamp) -> String {
             format!("\n  last result   NOT USED {ago} ago ({since}): {error}")
         }
     };
+    text
+}
+
+fn fetch_text(fetch: &FetchStatus, now: Timestamp) -> String {
+    let mut text = match fetch.copied {
+        None => "\n  copy          none yet".to_owned(),
+        Some(copied) => {
+            let confirmed = fetch.confirmed.map_or_else(String::new, |at| {
+                format!(", confirmed {} ago", age(now, at))
+            });
+            format!("\n  copy          {} old{confirmed}", age(now, copied))
+        }
+    };
+    if let (Some(error), Some(attempted)) = (&fetch.error, fetch.attempted) {
+        text += &format!(
+            "\n  last fetch    FAILED {} ago ({} in a row): {error}",
+            age(now, attempted),
+            fetch.failures
+        );
+    }
+    match fetch.next {
+        Some(next) if next > now => {
+            text += &format!("\n  next fetch    in {}", age(next, now));
+        }
+        Some(_) => text += "\n  next fetch    due",
+        None => text += "\n  next fetch    due, never asked yet",
+    }
     text
 }
 

@@ -3,6 +3,7 @@
 mod captures;
 mod cli;
 mod feed;
+mod progress;
 mod tail;
 mod verdict;
 
@@ -19,6 +20,7 @@ use matcher_user::{
     agent,
     config::Config,
     control::{Request, client::Client},
+    fetch::plan::Asker,
     instance::{
         Answer, ConsentAction, ConsentSubject, Instance, InstanceError, chosen_interfaces,
         consent_lists, parse_sources,
@@ -46,7 +48,7 @@ pub(crate) fn execute() -> ExitCode {
         Command::Check => check(config),
         Command::Run { text } => run(config, text),
         Command::Attach { interfaces, mode } => attach(config, interfaces, mode),
-        Command::Load { feeds } => load(config, feeds),
+        Command::Load { feeds, fetch } => load(config, feeds, fetch),
         Command::Tail { json, once } => tail::tail(config, json, once),
         Command::Status { json } => status(config, json),
         Command::Canary { json } => canary(config, json),
@@ -141,12 +143,24 @@ fn through_agent(
     request: &Request,
     here: impl FnOnce(&mut Answer) -> Result<(), InstanceError>,
 ) -> anyhow::Result<u8> {
+    through_agent_then(instance, request, here, || {})
+}
+
+/// The same; `before_printing` is called before anything is printed.
+fn through_agent_then(
+    instance: &Instance,
+    request: &Request,
+    here: impl FnOnce(&mut Answer) -> Result<(), InstanceError>,
+    before_printing: impl FnOnce(),
+) -> anyhow::Result<u8> {
     if let Some(mut agent) = agent(instance)? {
         let answer = agent.ask(request).context("asking the agent")?;
+        before_printing();
         return print(&answer);
     }
     let mut answer = Answer::default();
     let done = here(&mut answer);
+    before_printing();
     let code = print(&answer)?;
     done?;
     Ok(code)
@@ -227,13 +241,15 @@ fn attach(
     })
 }
 
-fn load(config: Option<&Path>, feeds: Vec<String>) -> anyhow::Result<u8> {
+fn load(config: Option<&Path>, feeds: Vec<String>, fetch: bool) -> anyhow::Result<u8> {
     let instance = Instance::open(config)?;
     let feeds = absolute_feeds(feeds)?;
     let request = Request::Load {
         feeds: feeds.clone(),
+        fetch,
     };
-    through_agent(&instance, &request, |answer| {
+    let progress = progress::Bar::begin();
+    let here = |answer: &mut Answer| {
         let mut tables = instance.tables()?;
         let config = instance.config()?;
         let sources = if feeds.is_empty() {
@@ -244,9 +260,16 @@ fn load(config: Option<&Path>, feeds: Vec<String>) -> anyhow::Result<u8> {
         let mut lists = consent_lists(config, &instance.paths);
         let consent = instance.apply_subscribers(&mut tables, &mut lists, answer)?;
         instance.erase_refused(&consent.table, answer)?;
-        instance.load(&mut tables, &sources, answer)?;
+        let asker = if fetch {
+            Asker::Person
+        } else {
+            Asker::Schedule
+        };
+        instance.fetch_due(&sources, asker, answer, &progress);
+        instance.load(&mut tables, &sources, answer, &progress)?;
         instance.warn_if_closed(&tables, answer)
-    })
+    };
+    through_agent_then(&instance, &request, here, || progress.end())
 }
 
 fn status(config: Option<&Path>, json: bool) -> anyhow::Result<u8> {

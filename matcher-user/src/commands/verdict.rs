@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use matcher_user::{
     control::Request,
+    indicator::Tlp,
     instance::{Answer, Instance, InstanceError},
     verdicts::{AskedVerdict, ShareFormat, Verdicts, share},
 };
@@ -46,6 +47,7 @@ pub(super) fn export(
     format: ShareFormat,
     since: Option<Timestamp>,
     organisation: Option<&str>,
+    strictest: Tlp,
 ) -> anyhow::Result<u8> {
     let instance = Instance::open(config)?;
     let verdicts: Verdicts = instance.verdicts()?;
@@ -60,7 +62,7 @@ pub(super) fn export(
             )
         })
         .and_then(|_| instance.own_space())?;
-    let shared = share(&verdicts, format, since, organisation, &own);
+    let shared = share(&verdicts, format, since, organisation, &own, strictest);
     let mut answer = Answer::default();
     answer.out.push_str(&shared.text);
     for withheld in &shared.withheld {

@@ -1,6 +1,10 @@
 //! `[[feed]]` and `[guards]`: what is listed, and what no list may bring in.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -11,8 +15,8 @@ use super::{
 };
 use crate::{
     feeds::{
-        AllowFileError, Allowed, AllowedValue, Confirmed, DEFAULT_MAX_BAD_SHARE, FeedPolicy,
-        FeedSource, Format, Guards,
+        AllowFileError, Allowed, AllowedValue, Auth, Confirmed, DEFAULT_MAX_BAD_SHARE, FeedPolicy,
+        FeedSource, FeedUrl, FetchLimits, Format, Guards, Remote,
         guards::{DEFAULT_MIN_PREFIX_LEN_V4, DEFAULT_MIN_PREFIX_LEN_V6},
         read_allow_file,
     },
@@ -110,12 +114,28 @@ impl GuardConfig {
     }
 }
 
+/// A feed is fetched so often unless set.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(60 * MINUTE.as_secs());
+/// Limits of `every`.
+const LEAST_INTERVAL: (&str, Duration) = ("10s", Duration::from_secs(10));
+const MOST_INTERVAL: (&str, Duration) = ("30d", Duration::from_secs(30 * DAY.as_secs()));
+/// Limits of `max_time` and `idle_time`.
+const LEAST_TIME: (&str, Duration) = ("1s", Duration::from_secs(1));
+const MOST_TIME: (&str, Duration) = ("1h", Duration::from_secs(60 * MINUTE.as_secs()));
+/// The most of `max_bytes`: what a load reads of a feed.
+const MOST_BYTES: u32 = 1 << 30;
+
 /// Limits of `max_age`.
 const LEAST_AGE: (&str, Duration) = ("1h", Duration::from_secs(60 * MINUTE.as_secs()));
 const MOST_AGE: (&str, Duration) = ("3650d", Duration::from_secs(3650 * DAY.as_secs()));
 
-impl<E: Fn(&std::path::Path) -> bool> Walk<'_, E> {
-    pub(super) fn feeds(&self, document: &mut Document<'_>, top: &Section<'_>) -> Vec<FeedSource> {
+impl<E: Fn(&Path) -> bool> Walk<'_, E> {
+    pub(super) fn feeds(
+        &self,
+        document: &mut Document<'_>,
+        top: &Section<'_>,
+        state_dir: &Path,
+    ) -> Vec<FeedSource> {
         let mut feeds = Vec::new();
         let mut names = Names::default();
         let sections = top.tables(document, "feed.");
@@ -152,18 +172,142 @@ impl<E: Fn(&std::path::Path) -> bool> Walk<'_, E> {
             }
             let path = self.file(document, &section, "path");
             let policy = policy(document, &section);
-            require(document, &section, "feed", &["name", "format", "path"]);
-            section.finish(document);
-            if let (Some(name), Some(format), Some(path)) = (name, format, path) {
-                feeds.push(FeedSource {
-                    name: name.value,
-                    format: format.value,
-                    path: path.value,
-                    policy,
-                });
+            let format = format.map(value);
+            let remote = self.remote(document, &section, format);
+            require(document, &section, "feed", &["name", "format"]);
+            match (section.has("path"), section.has("url")) {
+                (true, true) => document.diagnostics.error(
+                    section.offset,
+                    "path and url: a feed is a file or is fetched; remove one",
+                ),
+                (false, false) => document.missing(
+                    section.offset,
+                    "path is missing in this [[feed]] (or url, for a feed that is fetched)",
+                ),
+                _ => {}
             }
+            if let Some(name) = name
+                .as_ref()
+                .filter(|it| section.has("url") && it.value.len() > Remote::MAX_NAME_BYTES)
+            {
+                let message = format!(
+                    "the name of a feed that is fetched has at most {} bytes",
+                    Remote::MAX_NAME_BYTES
+                );
+                document.diagnostics.error(name.offset, message);
+            }
+            section.finish(document);
+            let (Some(name), Some(format)) = (name.map(value), format) else {
+                continue;
+            };
+            let path = match (&remote, path) {
+                (Some(_), _) => Remote::copy_path(state_dir, &name),
+                (None, Some(path)) => path.value,
+                (None, None) => continue,
+            };
+            feeds.push(FeedSource {
+                name,
+                format,
+                path,
+                policy,
+                remote: remote.map(Arc::new),
+            });
         }
         feeds
+    }
+
+    /// From where a feed is fetched; `None` when it is a file.
+    fn remote(
+        &self,
+        document: &mut Document<'_>,
+        section: &Section<'_>,
+        format: Option<Format>,
+    ) -> Option<Remote> {
+        let url = section.parsed::<FeedUrl>(document, "url");
+        let least = format.map_or(LEAST_INTERVAL.1, Format::least_interval);
+        let every = section.duration(document, "every", LEAST_INTERVAL, MOST_INTERVAL);
+        if let (Some(every), Some(format)) = (every.as_ref().filter(|it| it.value < least), format)
+        {
+            let message = format!(
+                "every must be at least {} s for {format}: more often brings nothing new and can \
+                 get this edge locked out",
+                least.as_secs()
+            );
+            document.diagnostics.error(every.offset, message);
+        }
+        let auth = section.parsed::<Auth>(document, "auth");
+        let secret = self.file(document, section, "secret_file");
+        if auth.is_some() != secret.is_some() && section.has("auth") != section.has("secret_file") {
+            document.diagnostics.error(
+                section.offset,
+                "auth and secret_file belong together: how the secret is shown, and where it is",
+            );
+        }
+        let plain_http = section.boolean(document, "plain_http");
+        let plain_http = plain_http.is_some_and(|it| it.value);
+        let default = FetchLimits::default();
+        let remote = Remote {
+            every: every.map_or(DEFAULT_INTERVAL.max(least), value),
+            auth: auth.map(value).zip(secret.map(value)),
+            ca_file: self.file(document, section, "ca_file").map(value),
+            plain_http,
+            collections: section
+                .list(document, "collections", "ids or titles", |it| {
+                    Ok(it.to_owned())
+                })
+                .into_iter()
+                .map(value)
+                .collect(),
+            limits: FetchLimits {
+                bytes: section
+                    .integer(document, "max_bytes", 1, MOST_BYTES)
+                    .map_or(default.bytes, |it| it.value.into()),
+                total: section
+                    .duration(document, "max_time", LEAST_TIME, MOST_TIME)
+                    .map_or(default.total, value),
+                idle: section
+                    .duration(document, "idle_time", LEAST_TIME, MOST_TIME)
+                    .map_or(default.idle, value),
+            },
+            url: match url {
+                Some(url) => {
+                    if !url.value.is_tls() && !url.value.is_loopback() && !plain_http {
+                        document.diagnostics.error(
+                            url.offset,
+                            "without TLS anybody on the way can change the list: write https:// \
+                             (plain_http = true says that you mean it)",
+                        );
+                    }
+                    url.value
+                }
+                None => {
+                    self.of_no_use(document, section);
+                    return None;
+                }
+            },
+        };
+        Some(remote)
+    }
+
+    /// Keys that say how a feed is fetched, of one that is not.
+    fn of_no_use(&self, document: &mut Document<'_>, section: &Section<'_>) {
+        const OF_FETCHES: [&str; 8] = [
+            "every",
+            "auth",
+            "ca_file",
+            "plain_http",
+            "collections",
+            "max_bytes",
+            "max_time",
+            "idle_time",
+        ];
+        if section.has("url") {
+            return;
+        }
+        for key in OF_FETCHES.iter().filter(|key| section.has(key)) {
+            let message = format!("{key} has no effect on a feed that is a file: it is watched");
+            document.diagnostics.warn(section.offset, message);
+        }
     }
 
     pub(super) fn guards(&self, document: &mut Document<'_>, top: &Section<'_>) -> GuardConfig {

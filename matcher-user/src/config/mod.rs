@@ -63,6 +63,16 @@ pub const KEYS: &[&str] = &[
     "feed.name",
     "feed.format",
     "feed.path",
+    "feed.url",
+    "feed.every",
+    "feed.auth",
+    "feed.secret_file",
+    "feed.ca_file",
+    "feed.plain_http",
+    "feed.collections",
+    "feed.max_bytes",
+    "feed.max_time",
+    "feed.idle_time",
     "feed.match_attackers",
     "feed.malware",
     "feed.confidence",
@@ -93,6 +103,9 @@ pub const KEYS: &[&str] = &[
     "tables.max_consent_entries",
     "tables.max_port_ranges",
     "tables.ring_bytes",
+    "folding.window",
+    "folding.max_flows",
+    "folding.max_events",
     "candidates.require_two_way",
     "candidates.min_contacts",
     "retention.hits",
@@ -129,6 +142,8 @@ pub struct Config {
     pub guards: GuardConfig,
     /// Sizes of the kernel's tables.
     pub tables: TableConfig,
+    /// How repeated hits are folded.
+    pub folding: FoldingConfig,
     /// What makes a candidate of hits.
     pub candidates: CandidateConfig,
     /// How long records are kept (R4).
@@ -231,6 +246,28 @@ impl Default for TableConfig {
             max_consent_entries: 1_000_000,
             max_port_ranges: 1_000_000,
             ring_bytes: 16 << 20,
+        }
+    }
+}
+
+/// How the kernel folds packets that repeat (design decision 7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoldingConfig {
+    /// How long packets of one flow are counted into one event; zero: every
+    /// packet is an event.
+    pub window: Duration,
+    /// Flows that are told apart in a window; fixed when the tables are made.
+    pub max_flows: u32,
+    /// Events of one subscriber and one indicator in a window.
+    pub max_events: u32,
+}
+
+impl Default for FoldingConfig {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_secs(10),
+            max_flows: 65_536,
+            max_events: 64,
         }
     }
 }

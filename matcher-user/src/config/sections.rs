@@ -9,8 +9,8 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    CandidateConfig, Config, ConfigError, ConsentConfig, ControlConfig, Paths, RetentionConfig,
-    Severity, SubscriberConfig, TableConfig,
+    CandidateConfig, Config, ConfigError, ConsentConfig, ControlConfig, FoldingConfig, Paths,
+    RetentionConfig, Severity, SubscriberConfig, TableConfig,
     canary::canary,
     diagnostic::{Diagnostics, position},
     interface::{AttachMode, Interface, Role, check_interface_name},
@@ -86,9 +86,10 @@ impl<E: Fn(&Path) -> bool> Walk<'_, E> {
         let mut subscribers = self.subscribers(document, &top);
         let nat64 = nat64(document, &top);
         let consent = self.consent(document, &top);
-        let feeds = self.feeds(document, &top);
+        let feeds = self.feeds(document, &top, &paths.state_dir);
         let guards = self.guards(document, &top);
         let tables = tables(document, &top);
+        let folding = folding(document, &top);
         let candidates = candidates(document, &top);
         let retention = retention(document, &top);
         let control = control(document, &top);
@@ -109,6 +110,7 @@ impl<E: Fn(&Path) -> bool> Walk<'_, E> {
             feeds,
             guards,
             tables,
+            folding,
             candidates,
             retention,
             control,
@@ -494,6 +496,33 @@ fn tables(document: &mut Document<'_>, top: &Section<'_>) -> TableConfig {
     };
     section.finish(document);
     tables
+}
+
+fn folding(document: &mut Document<'_>, top: &Section<'_>) -> FoldingConfig {
+    let section = top.table(document, "folding.");
+    const MOST_FLOWS: u32 = 1 << 22;
+    let default = FoldingConfig::default();
+    let least = ("0s", Duration::ZERO);
+    let window = section.duration(document, "window", least, ("10m", MINUTE * 10));
+    // The agent looks once a second.
+    if let Some(window) = window
+        .as_ref()
+        .filter(|window| !window.value.is_zero() && window.value < Duration::from_secs(1))
+    {
+        let message = "window must be \"0s\" (nothing is folded) or at least \"1s\"";
+        document.diagnostics.error(window.offset, message);
+    }
+    let folding = FoldingConfig {
+        window: window.map_or(default.window, value),
+        max_flows: section
+            .integer(document, "max_flows", 1, MOST_FLOWS)
+            .map_or(default.max_flows, value),
+        max_events: section
+            .integer(document, "max_events", 1, 1_000_000)
+            .map_or(default.max_events, value),
+    };
+    section.finish(document);
+    folding
 }
 
 fn candidates(document: &mut Document<'_>, top: &Section<'_>) -> CandidateConfig {

@@ -72,6 +72,23 @@ fn the_example_has_no_problem_and_the_documented_defaults_are_the_real_ones() {
     );
 }
 
+#[test]
+fn the_example_shows_a_feed_of_each_format() {
+    let shown: String = EXAMPLE
+        .split("\n\n")
+        .filter(|block| block.starts_with("# [[feed]]\n"))
+        .flat_map(str::lines)
+        .map(|line| format!("{}\n", line.strip_prefix("# ").unwrap()))
+        .collect();
+    let example = parse(&format!("{EXAMPLE}\n{shown}")).unwrap();
+    assert_eq!(lines(&example.warnings), "");
+    let formats: BTreeSet<&str> = example.feeds.iter().map(|it| it.format.name()).collect();
+    assert_eq!(
+        formats,
+        crate::feeds::Format::ALL.map(|it| it.name()).into()
+    );
+}
+
 /// Every key of a table and of those in it, as `table.key`.
 fn keys(table: &toml::Table, before: &str, found: &mut BTreeSet<String>) {
     for (name, value) in table {
@@ -216,6 +233,28 @@ hits = "0d"
 group = "x"
 "#;
     insta::assert_snapshot!(problems(text));
+}
+
+#[test]
+fn folding_is_off_or_has_a_window_of_seconds() {
+    let folding = |text: &str| {
+        parse(&format!("{LEAST}[folding]\n{text}"))
+            .map(|config| config.folding)
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(folding("").unwrap(), FoldingConfig::default());
+    let off = folding("window = \"0s\"\nmax_flows = 1\nmax_events = 2").unwrap();
+    assert!(off.window.is_zero());
+    assert_eq!((off.max_flows, off.max_events), (1, 2));
+    for (wrong, said) in [
+        ("window = \"999ms\"", "at least \"1s\""),
+        ("window = \"11m\"", "window must be from 0s to 10m"),
+        ("max_flows = 0", "max_flows must be"),
+        ("max_events = 0", "max_events must be"),
+    ] {
+        let error = folding(wrong).unwrap_err();
+        assert!(error.contains(said), "{wrong}: {error}");
+    }
 }
 
 #[test]
@@ -389,4 +428,70 @@ fn the_canary_takes_only_addresses_that_nobody_has() {
     .map(|problem| lines(&[problem]))
     .collect();
     insta::assert_snapshot!(told.concat());
+}
+
+#[test]
+fn a_feed_that_is_fetched_is_read() {
+    let config = parse(&format!(
+        "{LEAST}[paths]\nstate_dir = \"state\"\n[[feed]]\nname = \"a/b\"\nformat = \"threatfox-csv\"\n\
+         url = \"https://example.org/x.csv?key=1\"\nevery = \"30m\"\nauth = \"Auth-Key\"\n\
+         secret_file = \"key\"\nmax_bytes = 1000\nidle_time = \"5s\"\n"
+    ))
+    .unwrap();
+    let feed = &config.feeds[0];
+    assert_eq!(feed.path, Path::new("/etc/matcher/state/feeds/a%2fb/copy"));
+    let remote = feed.remote.as_ref().unwrap();
+    assert_eq!(remote.url.in_full(), "https://example.org/x.csv?key=1");
+    assert_eq!(remote.every.as_secs(), 1800);
+    assert_eq!(
+        remote.auth,
+        Some((
+            crate::feeds::Auth::Header("Auth-Key".into()),
+            "/etc/matcher/key".into()
+        ))
+    );
+    let limits = remote.limits;
+    assert_eq!((limits.bytes, limits.idle.as_secs()), (1000, 5));
+    assert_eq!(limits.total.as_secs(), 300);
+}
+
+#[test]
+fn what_cannot_be_fetched_as_meant_is_reported() {
+    let of = |keys: &str| {
+        let text = format!("{LEAST}[[feed]]\nname = \"x\"\nformat = \"spamhaus-drop\"\n{keys}\n");
+        problems(&text)
+            .lines()
+            .filter(|line| line.contains("error") || line.contains("has no effect on a feed"))
+            .map(|line| line.split_once(' ').unwrap().1.to_owned())
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let https = "url = \"https://example.org/drop.json\"";
+    assert_eq!(of(https), "");
+    insta::assert_snapshot!(
+        of("url = \"http://example.org/drop.json\""),
+        @r#"error: without TLS anybody on the way can change the list: write https:// (plain_http = true says that you mean it)"#
+    );
+    assert_eq!(of("url = \"http://example.org/\"\nplain_http = true"), "");
+    assert_eq!(of("url = \"http://127.0.0.1:8000/\""), "");
+    insta::assert_snapshot!(
+        of("url = \"https://me:secret@example.org/\""),
+        @"error: url: no name or password belongs into an address: set auth and secret_file"
+    );
+    insta::assert_snapshot!(
+        of(&format!("{https}\nevery = \"10m\"")),
+        @"error: every must be at least 3600 s for spamhaus-drop: more often brings nothing new and can get this edge locked out"
+    );
+    insta::assert_snapshot!(
+        of(&format!("{https}\nauth = \"bearer\"")),
+        @"error: auth and secret_file belong together: how the secret is shown, and where it is"
+    );
+    insta::assert_snapshot!(
+        of(&format!("{https}\npath = \"drop.json\"")),
+        @"error: path and url: a feed is a file or is fetched; remove one"
+    );
+    insta::assert_snapshot!(
+        of("path = \"drop.json\"\nevery = \"2h\""),
+        @"warning: every has no effect on a feed that is a file: it is watched"
+    );
 }

@@ -40,6 +40,10 @@ pub enum Request {
     Load {
         /// Feeds.
         feeds: Vec<String>,
+        /// Fetch the configured ones now, as far as their publishers allow;
+        /// else only those whose time has come.
+        #[serde(default)]
+        fetch: bool,
     },
     /// Change or show consent.
     Consent(ConsentAction),

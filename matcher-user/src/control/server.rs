@@ -22,12 +22,17 @@ pub struct Asked {
     pub reply: oneshot::Sender<Answer>,
 }
 
+/// Does the part of a request that cannot wait, or says why it could not.
+pub type AtOnce = dyn Fn(&Request) -> Result<(), String> + Send + Sync;
+
 /// What connections share.
 pub struct Desk {
     /// Requests to the agent.
     pub requests: mpsc::Sender<Asked>,
     /// The cursor of the last stored hit.
     pub stored: watch::Receiver<u64>,
+    /// What of a request cannot wait until the agent comes to it.
+    pub at_once: Box<AtOnce>,
     /// Opens the store for reading hits.
     pub open_store: Box<dyn Fn() -> Result<Store, String> + Send + Sync>,
 }
@@ -115,6 +120,10 @@ async fn connection(stream: UnixStream, door: &Door, desk: &Desk) -> io::Result<
     };
     if let Request::Tail { after } = request {
         return tail(&mut writer, after, desk).await;
+    }
+    if let Err(error) = tokio::task::block_in_place(|| (desk.at_once)(&request)) {
+        // The agent tries again, and answers.
+        tracing::warn!("control socket: {error}");
     }
     let (reply, answer) = oneshot::channel();
     let asked = Asked { request, reply };

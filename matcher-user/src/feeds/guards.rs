@@ -117,6 +117,20 @@ impl Guards {
         }
     }
 
+    /// The destinations that are never matched: the shipped list, if it is
+    /// switched on, and the operator's own.
+    pub fn never_matched(&self) -> NeverMatched {
+        let defaults = NEVER_MATCH
+            .iter()
+            .filter(|_| self.never_match_defaults)
+            .map(|(address, _)| IpNet::from(*address));
+        let allowed = self.allow.iter().filter_map(|allowed| match allowed.value {
+            AllowedValue::Prefix(prefix) => Some(prefix),
+            AllowedValue::Name(_) => None,
+        });
+        NeverMatched(Prefixes::new(defaults.chain(allowed)))
+    }
+
     /// Takes the refused entries out of `entries` and returns why, in order;
     /// beside them a note for each entry that somebody confirmed.
     pub fn apply(&self, entries: &mut Vec<FeedEntry>) -> Vec<LineProblem> {
@@ -169,28 +183,17 @@ impl Guards {
 struct Judge<'a> {
     guards: &'a Guards,
     own: Prefixes,
-    allowed: Prefixes,
+    allowed: NeverMatched,
     /// Entries seen last before this time are too old.
     oldest: Option<(Timestamp, Duration)>,
 }
 
 impl<'a> Judge<'a> {
     fn new(guards: &'a Guards) -> Self {
-        let defaults = NEVER_MATCH
-            .iter()
-            .filter(|_| guards.never_match_defaults)
-            .map(|(address, _)| IpNet::from(*address));
-        let allowed = guards
-            .allow
-            .iter()
-            .filter_map(|allowed| match allowed.value {
-                AllowedValue::Prefix(prefix) => Some(prefix),
-                AllowedValue::Name(_) => None,
-            });
         Self {
             guards,
             own: Prefixes::new(guards.own_prefixes.iter().copied()),
-            allowed: Prefixes::new(defaults.chain(allowed)),
+            allowed: guards.never_matched(),
             oldest: guards.now.zip(guards.max_age).and_then(|(now, age)| {
                 let oldest = now.checked_sub(SignedDuration::try_from(age).ok()?).ok()?;
                 Some((oldest, age))
@@ -222,7 +225,7 @@ impl<'a> Judge<'a> {
                 Refusal::TooWide { min_len }
             });
         }
-        if self.allowed.overlapping(value).is_some() {
+        if self.allowed.overlaps(value) {
             return Err(self.reason_to_allow(value));
         }
         self.quality(&entry.said)?;
@@ -347,8 +350,31 @@ impl fmt::Display for Refusal<'_> {
     }
 }
 
+/// Destinations that are never matched, whatever a feed says: what was matched
+/// before one of them was allowed shows nothing either.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NeverMatched(Prefixes);
+
+impl NeverMatched {
+    /// An entry with this value is refused.
+    pub fn overlaps(&self, value: IpNet) -> bool {
+        self.0.overlapping(value).is_some()
+    }
+
+    /// The same for the value of an indicator as a stored hit has it: an
+    /// address or a prefix.
+    pub fn overlaps_text(&self, value: &str) -> bool {
+        let prefix = value
+            .parse::<IpAddr>()
+            .map(IpNet::from)
+            .or_else(|_| value.parse());
+        prefix.is_ok_and(|prefix| self.overlaps(prefix))
+    }
+}
+
 /// Prefixes, disjoint and in order, so that a list of a million entries
 /// against thousands of prefixes stays quick.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Prefixes(Vec<IpNet>);
 
 impl Prefixes {

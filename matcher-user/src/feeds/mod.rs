@@ -29,6 +29,7 @@ mod netset;
 mod outcome;
 mod plain;
 mod policy;
+mod remote;
 pub mod report;
 mod rows;
 mod rpz;
@@ -39,6 +40,7 @@ mod sslbl;
 mod stix;
 mod threatfox;
 mod time;
+mod url;
 mod value;
 
 use std::{collections::HashSet, fmt, path::Path, sync::Arc};
@@ -50,13 +52,15 @@ use serde::Serialize;
 pub use self::{
     allow::{AllowFileError, Allowed, AllowedValue, read_allow_file},
     error::FeedError,
-    guards::{Confirmed, Guards, Shrunk, shrunk},
+    guards::{Confirmed, Guards, NeverMatched, Shrunk, shrunk},
     load::{Counts, DEFAULT_MAX_BAD_SHARE, LoadedFeed, MAX_FEED_BYTES, load},
     misp::{ManifestEvent, manifest as misp_manifest},
     outcome::{FeedOutcome, FeedOutcomes, OutcomeError},
     policy::FeedPolicy,
+    remote::{Auth, FetchLimits, Remote},
     services::NEVER_MATCH,
     source::{FeedSource, Format, SourceError, UnknownFormat},
+    url::{FeedUrl, UrlError},
     value::{ValueError, address_and_port},
 };
 use crate::indicator::{DomainName, Qualifier, Said};

@@ -1,10 +1,10 @@
 //! Which formats there are, and how a feed is named on the command line.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::FeedPolicy;
+use super::{FeedPolicy, Remote};
 
 /// The layout of a feed file.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -196,10 +196,13 @@ pub struct FeedSource {
     pub name: String,
     /// How to read the file.
     pub format: Format,
-    /// The file, or a directory of files.
+    /// The file, or a directory of files; of a feed that is fetched, our
+    /// last good copy.
     pub path: PathBuf,
     /// What the operator says about this feed.
     pub policy: FeedPolicy,
+    /// Where it is fetched from; `None` for a feed that is a file.
+    pub remote: Option<Arc<Remote>>,
 }
 
 impl FeedSource {
@@ -220,6 +223,7 @@ impl FeedSource {
             format,
             path,
             policy: FeedPolicy::default(),
+            remote: None,
         }
     }
 }

@@ -66,6 +66,7 @@ impl Instance {
         let object = self.object()?;
         let mut tables = self.pins().open_or_create(&object, self.limits())?;
         tables.set(Setting::WallOffset, WallOffset::measure().setting())?;
+        tables.set_folding(self.folding()?)?;
         let mut lists = super::consent_lists(self.config()?, &self.paths);
         self.apply_subscribers(&mut tables, &mut lists, answer)?;
         Ok(tables)

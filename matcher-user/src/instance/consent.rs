@@ -2,6 +2,7 @@
 
 use std::{fs, path::PathBuf, sync::Arc};
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use matcher_common::abi::Setting;
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,9 @@ pub enum ConsentAction {
     },
 }
 
+/// A refusal that was to be recorded so long ago never will be.
+const REFUSAL_LEFT_BEHIND_NS: u64 = 600_000_000_000;
+
 /// The consent in force after it was put into the kernel.
 pub struct AppliedConsent {
     /// Who allows what.
@@ -120,10 +124,16 @@ impl Instance {
         spaces: Option<&SpaceTables>,
         answer: &mut Answer,
     ) -> Result<AppliedConsent, InstanceError> {
+        // A command records what it asks for within moments; what is older was
+        // left by one that died, and the lists decide.
+        let leftover = boot_now_ns().saturating_sub(REFUSAL_LEFT_BEHIND_NS);
         let reload = lists.reload();
         report(&reload, answer);
         // Remembering needs a disk; obeying does not.
         let applied = self.put_consent(tables, lists, spaces, answer);
+        if applied.is_ok() {
+            tables.end_refusals_before(leftover)?;
+        }
         if let Err(source) = lists.remember() {
             answer.warn(format!(
                 "cannot keep the consent lists' last good readings in {}: {source}",
@@ -238,9 +248,15 @@ impl Instance {
                 return Ok(None);
             }
             ConsentAction::OptOut { whom, purposes } => {
+                // Holds at once; the lists and tables may be long.
+                self.refuse_now(action)?;
                 let (whom, purposes) = (asked(whom)?, asked_purposes(purposes)?);
-                let changed =
-                    managed::opt_out(self.model()?, &self.paths.state_dir, &whom, purposes, now())?;
+                let recorded =
+                    managed::opt_out(self.model()?, &self.paths.state_dir, &whom, purposes, now());
+                if recorded.is_err() {
+                    self.end_refusal(action)?;
+                }
+                let changed = recorded?;
                 answer.say(format!(
                     "{whom}: {} for {purposes}",
                     if changed {
@@ -271,7 +287,10 @@ impl Instance {
         let applied = if self.pins().exist() {
             let _changing = self.run_dir().lock(LockName::Changes)?;
             let mut tables = self.tables()?;
-            Some(self.apply_consent(&mut tables, lists, answer)?)
+            let applied = self.apply_consent(&mut tables, lists, answer)?;
+            // Where that failed, the refusal goes on to hold.
+            self.end_refusal(action)?;
+            Some(applied)
         } else {
             report(&lists.reload(), answer);
             lists.remember().map_err(|source| InstanceError::File {
@@ -293,6 +312,28 @@ impl Instance {
             }
         }
         Ok(applied)
+    }
+
+    /// Does at once, without reading a list, what an opt-out asks for: nobody at
+    /// the address or prefix is matched until the tables say exactly who. For
+    /// other actions nothing. To be followed by [`Instance::consent`], which
+    /// records it.
+    pub fn refuse_now(&self, action: &ConsentAction) -> Result<(), InstanceError> {
+        if let Some(prefix) = refused_prefix(action)?
+            && self.pins().exist()
+        {
+            self.tables()?.refuse_now(&prefix, boot_now_ns())?;
+        }
+        Ok(())
+    }
+
+    fn end_refusal(&self, action: &ConsentAction) -> Result<(), InstanceError> {
+        if let Some(prefix) = refused_prefix(action)?
+            && self.pins().exist()
+        {
+            self.tables()?.end_refusal(&prefix)?;
+        }
+        Ok(())
     }
 
     fn model(&self) -> Result<ConsentModel, InstanceError> {
@@ -379,6 +420,19 @@ pub(super) fn asked(whom: &ConsentSubject) -> Result<Whom, InstanceError> {
         subject: Subject::Prefix(prefix),
         ports,
         space: whom.space,
+    })
+}
+
+/// The prefix that an opt-out of detection is about.
+fn refused_prefix(action: &ConsentAction) -> Result<Option<IpNet>, InstanceError> {
+    let ConsentAction::OptOut { whom, purposes } = action else {
+        return Ok(None);
+    };
+    Ok(match asked(whom)?.subject {
+        Subject::Prefix(prefix) if asked_purposes(purposes)?.contains(Purpose::Detect) => {
+            Some(prefix)
+        }
+        _ => None,
     })
 }
 

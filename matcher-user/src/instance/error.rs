@@ -6,6 +6,7 @@ use crate::{
     config::ConfigError,
     consent::ManagedError,
     feeds::{AllowFileError, OutcomeError},
+    fetch::FetchError,
     indicators::{CatalogError, NoIdsLeft},
     kernel::KernelError,
     sinks::SinkError,
@@ -50,6 +51,9 @@ pub enum InstanceError {
     /// It cannot be read how the last loads went.
     #[error(transparent)]
     Outcomes(#[from] OutcomeError),
+    /// The folder of a fetched feed cannot be used.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     /// The catalog has no ids left.
     #[error(transparent)]
     Ids(#[from] NoIdsLeft),

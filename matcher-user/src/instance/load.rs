@@ -6,12 +6,17 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use matcher_common::abi::Setting;
 
-use super::{Answer, Instance, InstanceError, LockName};
+use super::{
+    Answer, Instance, InstanceError, LockName, Progress, Step, fetch::FetchStatus,
+    in_force::InForce,
+};
 use crate::{
     config::GuardConfig,
-    feeds::{FeedEntry, FeedOutcome, FeedOutcomes, FeedSource, Guards, LoadedFeed, shrunk},
+    feeds::{
+        FeedEntry, FeedOutcome, FeedOutcomes, FeedSource, Guards, LoadedFeed, NeverMatched, shrunk,
+    },
     indicator::DomainName,
-    indicators::{Catalog, IndicatorSet, Listed},
+    indicators::{Catalog, IndicatorSet, Listed, diff, diff_of_names},
     kernel::tables::Tables,
     tables::indicators,
     verdicts::Verdicts,
@@ -30,6 +35,10 @@ pub struct LoadedIndicators {
     pub verdicts: Verdicts,
     /// Generation of the tables.
     pub generation: u64,
+    /// The tables held this list already: no new generation was made.
+    pub unchanged: bool,
+    /// The destinations that it was guarded against.
+    pub never_matched: NeverMatched,
 }
 
 /// Feeds read, judged and merged; nothing of it is in force.
@@ -73,7 +82,20 @@ impl Instance {
         Ok(self.guard_config().guards(subscribers, Timestamp::now())?)
     }
 
-    fn guard_config(&self) -> GuardConfig {
+    /// The destinations that are never matched. A list of them that cannot be
+    /// read is told, and goes without: no load uses it either.
+    pub fn never_matched(&self) -> NeverMatched {
+        let mut config = self.guard_config();
+        let read = config.guards([], Timestamp::now()).or_else(|error| {
+            tracing::error!("{error}");
+            config.allow_files.clear();
+            config.guards([], Timestamp::now())
+        });
+        read.map(|guards| guards.never_matched())
+            .unwrap_or_default()
+    }
+
+    pub(super) fn guard_config(&self) -> GuardConfig {
         self.config
             .as_ref()
             .map(|config| config.guards.clone())
@@ -93,6 +115,7 @@ impl Instance {
         guards: &Guards,
         sources: &[FeedSource],
         answer: &mut Answer,
+        progress: &dyn Progress,
     ) -> Result<PreparedIndicators, InstanceError> {
         let before = self.catalog()?;
         let previous = FeedOutcomes::load(&self.outcomes_path()).unwrap_or_else(|error| {
@@ -102,8 +125,14 @@ impl Instance {
         let config = self.guard_config();
         let now = Timestamp::now();
         let mut outcomes = FeedOutcomes::default();
+        let mut guarded_out = 0;
         let mut parts: Vec<Part<'_>> = Vec::with_capacity(sources.len());
-        for source in sources {
+        for (at, source) in sources.iter().enumerate() {
+            progress.at(Step::Reading {
+                feed: &source.name,
+                number: at + 1,
+                of: sources.len(),
+            });
             let mut last_good = Part {
                 feed: &source.name,
                 entries: before.listed_by(&source.name),
@@ -138,13 +167,18 @@ impl Instance {
                     let guards = guards.for_feed(&source.policy);
                     guards.apply(&mut last_good.entries);
                     guards.apply_to_names(&mut last_good.names);
+                    let refused = was - last_good.len();
+                    guarded_out += refused;
                     if was > 0 {
                         answer.warn(format!(
-                            "{}: its last good list with {was} entries stays in force{}",
+                            "{}: its last good list with {was} entries {}",
                             source.name,
-                            match was - last_good.len() {
-                                0 => String::new(),
-                                refused => format!(", without {refused} that guards refuse now"),
+                            if refused == was {
+                                "is taken out: guards refuse all of it now".to_owned()
+                            } else if refused > 0 {
+                                format!("stays in force, without {refused} that guards refuse now")
+                            } else {
+                                "stays in force".to_owned()
                             }
                         ));
                     }
@@ -156,7 +190,9 @@ impl Instance {
         }
         let usable = outcomes.0.iter().any(|outcome| outcome.error.is_none());
         let nothing = parts.iter().all(|part| part.len() == 0);
-        if !usable && nothing && !sources.is_empty() {
+        // What guards refuse today may not go on being matched because there is
+        // nothing else to match.
+        if !usable && nothing && guarded_out == 0 && !sources.is_empty() {
             self.keep_outcomes(&outcomes, answer);
             return Err(InstanceError::NoFeed);
         }
@@ -168,6 +204,7 @@ impl Instance {
                 names: &part.names,
             })
             .collect();
+        progress.at(Step::Merging(parts.iter().map(Part::len).sum()));
         let (set, catalog) = IndicatorSet::merge(&before, &listed, now)?;
         Ok(PreparedIndicators {
             before: before.current(),
@@ -184,23 +221,56 @@ impl Instance {
         tables: &mut Tables,
         sources: &[FeedSource],
         answer: &mut Answer,
+        progress: &dyn Progress,
     ) -> Result<LoadedIndicators, InstanceError> {
         let _loading = self.run_dir().lock(LockName::Load)?;
         let guards = self.guards(tables)?;
         let verdicts = self.verdicts()?;
         let PreparedIndicators {
+            before,
             set: listed,
             catalog,
             outcomes,
-            ..
-        } = self.prepare(&guards, sources, answer)?;
-        let set = verdicts.refuted().taken_from(&listed);
-        let compiled = indicators::compile(set.iter().chain(self.canary_indicator().as_ref()))?;
-        // The catalog before the kernel: a hit must never carry an id that a
-        // crash makes us forget.
-        catalog.save(&self.catalog_path())?;
-        let generation = tables.load_indicators(&compiled)?;
+        } = self.prepare(&guards, sources, answer, progress)?;
+        let refuted = verdicts.refuted();
+        let set = refuted.taken_from(&listed);
+        let canary = self.canary_indicator();
+        let in_tables = || set.iter().chain(canary.as_ref());
+        let generation = tables.setting(Setting::Generation)?;
+        let unchanged = generation > 0
+            && InForce::of(self) == Some(InForce::new(tables, generation, in_tables())?);
+        let generation = if unchanged {
+            // What the feeds say of it may have changed all the same.
+            if !diff(&before, &listed).is_empty() || !diff_of_names(&before, &listed).is_empty() {
+                catalog.save(&self.catalog_path())?;
+            }
+            generation
+        } else {
+            let compiled = indicators::compile(in_tables())?;
+            // The catalog before the kernel: a hit must never carry an id that
+            // a crash makes us forget.
+            catalog.save(&self.catalog_path())?;
+            progress.at(Step::Writing(set.len()));
+            let generation = tables.load_indicators(&compiled)?;
+            // Without it the next load writes the same list once more.
+            if let Err(error) = InForce::new(tables, generation, in_tables())?.remember(self) {
+                answer.warn(format!("cannot note which list is in force: {error}"));
+            }
+            generation
+        };
         self.keep_outcomes(&outcomes, answer);
+        let before = refuted.taken_from(&before);
+        let difference = diff(&before, &set);
+        answer.say(if unchanged {
+            "nothing changed".to_owned()
+        } else {
+            format!(
+                "{} added, {} removed, {} changed",
+                difference.added.len(),
+                difference.removed.len(),
+                difference.changed.len()
+            )
+        });
         answer.say(format!(
             "{} indicators in force, generation {generation}",
             set.len()
@@ -222,6 +292,8 @@ impl Instance {
             catalog,
             verdicts,
             generation,
+            unchanged,
+            never_matched: guards.never_matched(),
         })
     }
 
@@ -274,6 +346,12 @@ fn read_feed(
     config: &GuardConfig,
     answer: &mut Answer,
 ) -> Result<LoadedFeed, String> {
+    if let Some(fetch) = FetchStatus::of(source).filter(|it| it.copied.is_none()) {
+        return Err(match fetch.error {
+            Some(error) => format!("{}: never fetched yet: {error}", source.name),
+            None => format!("{}: not fetched yet from {}", source.name, fetch.url),
+        });
+    }
     let mut feed = LoadedFeed::read(source).map_err(|error| error.to_string())?;
     feed.guard(guards);
     for line in feed.problem_lines().take(MAX_LINES) {

@@ -8,7 +8,10 @@ mod canary;
 mod consent;
 mod consent_show;
 mod error;
+mod fetch;
+mod in_force;
 mod load;
+mod progress;
 mod run_dir;
 mod status;
 mod verdict;
@@ -18,15 +21,17 @@ pub use attach::chosen_interfaces;
 pub use canary::CanaryStatus;
 pub use consent::{AppliedConsent, ConsentAction, ConsentSubject, consent_lists, refuses};
 pub use error::InstanceError;
+pub use fetch::{FetchReport, FetchStatus};
 pub use load::{LoadedIndicators, PreparedIndicators, parse_sources};
+pub use progress::{Progress, Quiet, Step};
 pub use run_dir::{Lock, LockName, RunDir};
-pub use status::Status;
+pub use status::{FeedStatus, Status};
 
 use std::path::{Path, PathBuf};
 
 use crate::{
     config::{Config, Paths},
-    kernel::{object::Object, pins::Pins, program::Limits, tables::Tables},
+    kernel::{folds::Folding, object::Object, pins::Pins, program::Limits, tables::Tables},
 };
 
 /// One instance.
@@ -105,12 +110,27 @@ impl Instance {
             .as_ref()
             .map(|config| config.tables.clone())
             .unwrap_or_default();
+        let folding = self
+            .config
+            .as_ref()
+            .map(|config| config.folding.clone())
+            .unwrap_or_default();
         Limits {
+            max_flows: folding.max_flows,
             max_indicators: tables.max_indicators,
             max_consent_entries: tables.max_consent_entries,
             max_port_ranges: tables.max_port_ranges,
             ring_bytes: tables.ring_bytes,
         }
+    }
+
+    /// How the kernel folds.
+    pub fn folding(&self) -> Result<Folding, InstanceError> {
+        let folding = &self.config()?.folding;
+        Ok(Folding {
+            window: folding.window,
+            bound: folding.max_events,
+        })
     }
 
     /// Where the catalog of indicators is kept.

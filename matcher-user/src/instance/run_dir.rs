@@ -92,6 +92,11 @@ impl RunDir {
         self.path.join("control.sock")
     }
 
+    /// Where it is written down which list the kernel's tables hold.
+    pub(super) fn in_force(&self) -> PathBuf {
+        self.path.join("in-force.json")
+    }
+
     /// Makes the directory.
     pub fn create(&self) -> Result<(), InstanceError> {
         fs::DirBuilder::new()

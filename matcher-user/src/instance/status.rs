@@ -2,12 +2,14 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
+use jiff::Timestamp;
 use matcher_common::abi::{Counter, CounterKind, Setting, role};
 use serde::Serialize;
 
-use super::{Answer, CanaryStatus, Instance, InstanceError};
+use super::{Answer, CanaryStatus, FetchStatus, Instance, InstanceError};
 use crate::{
     clock::boot_now_ns,
+    feeds::{FeedOutcomes, FeedSource},
     kernel::{attach, ring::Ring, tables::Tables},
 };
 
@@ -33,6 +35,8 @@ pub struct Status {
     pub consent_entries: usize,
     /// Port ranges of shared addresses in use, and how many fit.
     pub port_ranges: [u32; 2],
+    /// The configured feeds.
+    pub feeds: Vec<FeedStatus>,
     /// Attached interfaces.
     pub interfaces: Vec<InterfaceStatus>,
     /// Packets seen.
@@ -47,6 +51,56 @@ pub struct Status {
     pub canary: Option<CanaryStatus>,
     /// All counters by name.
     pub counters: BTreeMap<&'static str, u64>,
+}
+
+/// One feed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FeedStatus {
+    /// Its name.
+    pub feed: String,
+    /// Its file was used when it was loaded last.
+    pub used: bool,
+    /// Why not; the last good list then stays in force.
+    pub error: Option<String>,
+    /// Seconds since its file was changed or fetched.
+    pub age_seconds: Option<i64>,
+    /// How fetching it goes; `None` for a feed that is a file.
+    pub fetch: Option<FetchStatus>,
+}
+
+impl FeedStatus {
+    fn of(source: &FeedSource, outcomes: &FeedOutcomes, now: Timestamp) -> Self {
+        let last = outcomes.of(&source.name);
+        let changed = last.and_then(|last| last.file_changed);
+        Self {
+            feed: source.name.clone(),
+            used: last.is_some_and(|last| last.error.is_none()),
+            error: last.and_then(|last| last.error.clone()),
+            age_seconds: changed.map(|changed| now.duration_since(changed).as_secs()),
+            fetch: FetchStatus::of(source),
+        }
+    }
+
+    /// One line for a person.
+    fn text(&self) -> String {
+        let mut text = self.feed.clone();
+        text += match (&self.error, self.used) {
+            (Some(_), _) => ": NOT USED, the last good list stays in force",
+            (None, true) => ": used",
+            (None, false) => ": not loaded yet",
+        };
+        if let Some(age) = self.age_seconds {
+            text += &format!(", list {age} s old");
+        }
+        if let Some(error) = &self.error {
+            text += &format!("\n               {error}");
+        }
+        if let Some(error) = self.fetch.as_ref().and_then(|fetch| fetch.error.as_ref()) {
+            let times = self.fetch.as_ref().map_or(0, |fetch| fetch.failures);
+            text += &format!("\n               fetch FAILED ({times} in a row): {error}");
+        }
+        text
+    }
 }
 
 /// One attached interface.
@@ -119,11 +173,18 @@ impl Instance {
         let (used, size) = Ring::open(tables)?.fill();
         let spaces = tables.spaces()?;
         let (ranges, most_ranges) = tables.port_range_fill()?;
+        // How the last loads went is no reason to show nothing at all.
+        let outcomes = FeedOutcomes::load(&self.outcomes_path()).unwrap_or_default();
+        let now = Timestamp::now();
+        let feeds = self.config.iter().flat_map(|config| &config.feeds);
         let left = tables
             .setting(Setting::ConsentDeadline)?
             .saturating_sub(boot_now_ns());
         Ok(Status {
             agent,
+            feeds: feeds
+                .map(|feed| FeedStatus::of(feed, &outcomes, now))
+                .collect(),
             stopped: tables.setting(Setting::Stopped)? != 0,
             consent_seconds_left: left as f64 / 1e9,
             generation: tables.setting(Setting::Generation)?,
@@ -244,6 +305,9 @@ impl Status {
                 self.vlans, self.nat64_prefixes
             )?;
         }
+        for feed in &self.feeds {
+            writeln!(text, "feed         {}", feed.text())?;
+        }
         for interface in &self.interfaces {
             writeln!(
                 text,
@@ -298,7 +362,7 @@ fn canary_text(canary: &CanaryStatus, agent: bool) -> String {
             "on; no agent sends it".into()
         };
     };
-    let age = jiff::Timestamp::now().duration_since(last.time).as_secs();
+    let age = Timestamp::now().duration_since(last.time).as_secs();
     format!(
         "{}\n  {age} s ago; {} of the packets and {} of the hits are canaries",
         last.text(),

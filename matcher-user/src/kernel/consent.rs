@@ -72,6 +72,13 @@ impl Tables {
     pub fn set_consent(&mut self, new: &ConsentEntries) -> Result<ConsentChange, KernelError> {
         let held = self.held_consent()?;
         let plan = transition(&held.table, new);
+        if plan.is_empty()
+            && self.default_purposes()? == plan.final_default
+            && self.classes_are_current()?
+        {
+            return Ok(ConsentChange::default());
+        }
+        self.classes_are_due()?;
         let places = Places::new(self.port_ranges.capacity(), &held.places(self));
         self.set_default(plan.narrow_default)?;
         let mut writer = Writer {
@@ -99,9 +106,13 @@ impl Tables {
         let change = ConsentChange {
             without_room: writer.without_room.len(),
         };
+        // Before the default is widened: in the old image it still stands for
+        // addresses that have an entry now.
+        let prefixes = new.entries.iter().map(|(at, _)| at);
+        self.switch_classes(prefixes.filter(|at| at.space == 0).map(|at| at.prefix))?;
         if plan.final_default != plan.narrow_default {
             // A packet may have found no entry before the restrictions were
-            // written, and read the default only now.
+            // written and the image was switched, and read the default only now.
             wait_for_packets();
         }
         self.set_default(plan.final_default)?;

@@ -8,7 +8,13 @@
 //! - `object`: the eBPF object file and its ABI version.
 //! - `program`: loading, and running single packets (`BPF_PROG_TEST_RUN`).
 //! - `tables`: typed access to the maps; `tries` and `port_ranges` are those
-//!   that need more, `consent` and `spaces` change what packets meanwhile read.
+//!   that need more, `consent` and `spaces` change what packets meanwhile read,
+//!   `refusals` hold at once.
+//! - `image`, `classes`, `rules`, `hosts`: the tables that every packet meets
+//!   first, in memory that is shared with the kernel or filled in batches
+//!   (`batch`).
+//! - `settings`: words that are in force with the next packet.
+//! - `folds`: repeated packets, counted.
 //! - `pins`: the pinned state that outlives the agent.
 //! - `attach`: interfaces.
 //! - `grace`: packets under way.
@@ -17,11 +23,16 @@
 //! - `support`: what is missing, said in one sentence.
 
 pub mod attach;
+mod batch;
 pub mod bench;
 mod bpffs;
+mod classes;
 mod consent;
 mod error;
+pub mod folds;
 mod grace;
+mod hosts;
+mod image;
 #[cfg(feature = "kernel-log")]
 mod log;
 mod mapping;
@@ -29,7 +40,10 @@ pub mod object;
 pub mod pins;
 mod port_ranges;
 pub mod program;
+mod refusals;
 pub mod ring;
+mod rules;
+mod settings;
 mod spaces;
 pub mod support;
 pub mod tables;

@@ -18,14 +18,14 @@ use aya::{
     },
 };
 use aya_obj::programs::XdpAttachType;
-use matcher_common::abi::{ABI_VERSION, Setting};
+use matcher_common::abi::ABI_VERSION;
 
 use super::{
     KernelError, bpffs,
     error::root_errno,
     object::Object,
-    program::{Clock, Limits, Loaded, Outcome, Program, test_run},
-    support,
+    program::{self, Clock, Limits, Loaded, Outcome, Program},
+    settings, support,
     tables::Tables,
 };
 
@@ -69,11 +69,7 @@ impl Pins {
             return Err(KernelError::NotAttached(self.directory.clone()));
         }
         // The settings first, alone: tables of another ABI may not even open.
-        let settings = self.map("SETTING_VALUES")?;
-        let found = match aya::maps::Array::<_, u64>::try_from(settings) {
-            Ok(settings) => settings.get(&(Setting::AbiVersion as u32), 0).unwrap_or(0),
-            Err(_) => 0,
-        };
+        let found = settings::abi_version(self.map(settings::MAP)?);
         if found != u64::from(ABI_VERSION) {
             return Err(KernelError::OtherAbi {
                 path: self.directory.clone(),
@@ -116,11 +112,11 @@ impl Pins {
     }
 
     /// Runs one frame through the pinned program, with the tables that live
-    /// packets meet, as if it came in on `ifindex`, which must exist in this
-    /// network namespace. It leaves the machine on no interface
-    /// (`BPF_PROG_TEST_RUN`, without live frames).
-    pub fn run(&self, frame: &[u8], ifindex: u32) -> Result<Outcome, KernelError> {
-        test_run(&self.xdp()?, frame, ifindex, 1)
+    /// packets meet, as [`Loaded::run`] does. It leaves the machine on no
+    /// interface (`BPF_PROG_TEST_RUN`, without live frames). Many may do so at
+    /// the same time.
+    pub fn run(&self, frame: &[u8], ifindex: u32, repeat: u32) -> Result<Outcome, KernelError> {
+        program::run(&self.xdp()?, frame, ifindex, repeat)
     }
 
     /// Interface indices with a pinned link.

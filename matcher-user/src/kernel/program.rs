@@ -5,9 +5,14 @@ use aya::{
     maps::Map,
     programs::{ProgramError, TestRun as _, TestRunOptions, Xdp},
 };
-use matcher_common::abi::{self, Packet, Setting};
+use matcher_common::{
+    abi::{self, Packet, Setting},
+    table::class::ROOT_LINES,
+};
 
-use super::{KernelError, object::Object, support, tables::Tables};
+use crate::tables::compiled::filter;
+
+use super::{KernelError, folds::bounds_for, object::Object, support, tables::Tables};
 use crate::subscribers::MAX_VLANS;
 
 /// Sizes of the tables; memory is taken for what they hold, except the ring
@@ -22,6 +27,9 @@ pub struct Limits {
     pub max_consent_entries: u32,
     /// Port ranges of shared addresses.
     pub max_port_ranges: u32,
+    /// Flows of hits whose repetition is folded, in each of two generations:
+    /// about 310 bytes each, in each, taken when the maps are made.
+    pub max_flows: u32,
     /// Bytes of the ring buffer, a power of two, at least 4096.
     pub ring_bytes: u32,
 }
@@ -60,6 +68,54 @@ impl Program {
     }
 }
 
+/// Elements of one half of each map that has two.
+struct Sizes {
+    rules: u32,
+    classes_v4: u32,
+    classes_v6: u32,
+    consent_v6: u32,
+    filter: u32,
+}
+
+impl Sizes {
+    fn of(limits: Limits) -> Self {
+        let entries = limits.max_consent_entries;
+        let lines = |bytes: u64| u32::try_from(bytes / 64).unwrap_or(u32::MAX / 2);
+        Self {
+            // A host inside a listed prefix leads to the rules of both.
+            rules: limits
+                .max_indicators
+                .saturating_add(limits.max_indicators / 4)
+                .saturating_add(1024),
+            // Root, room for additions, leaves for opt-outs that lie eight in a
+            // /24 on average, and nodes for a few hundred /16.
+            classes_v4: (ROOT_LINES + 4096)
+                .saturating_add(entries / 8)
+                .saturating_add(entries.saturating_mul(32).clamp(1024, 16_384)),
+            classes_v6: (ROOT_LINES + 4096)
+                .saturating_add(entries.saturating_mul(162).clamp(1024, 65_536)),
+            consent_v6: lines(filter::bytes_at_most(entries.into())),
+            filter: lines(filter::bytes_at_most(limits.max_indicators.into())),
+        }
+    }
+
+    /// Map, constant with the size of its half, and that size.
+    fn halves(&self) -> [(&'static str, &'static str, &u32); 6] {
+        [
+            ("RULES", "RULES_HALF", &self.rules),
+            ("CLASSES_V4", "CLASSES_V4_LINES", &self.classes_v4),
+            ("CLASSES_V6", "CLASSES_V6_LINES", &self.classes_v6),
+            (
+                "CONSENT_FILTER_V6",
+                "CONSENT_FILTER_V6_LINES",
+                &self.consent_v6,
+            ),
+            ("CC_FILTER_V4", "CC_FILTER_V4_LINES", &self.filter),
+            ("CC_FILTER_V6", "CC_FILTER_V6_LINES", &self.filter),
+        ]
+    }
+}
+
 impl Loaded {
     /// Loads `object` and makes its maps; nothing is attached.
     pub fn load(object: &Object, limits: Limits, clock: Clock) -> Result<Self, KernelError> {
@@ -74,7 +130,7 @@ impl Loaded {
         mut each: impl FnMut(&str, &Map) -> Result<(), KernelError>,
     ) -> Result<Self, KernelError> {
         support::require()?;
-        let rules = limits.max_indicators.saturating_mul(2);
+        let sizes = Sizes::of(limits);
         let replay = u8::from(clock == Clock::Replay);
         let mut loader = EbpfLoader::new();
         loader
@@ -84,8 +140,18 @@ impl Loaded {
         for name in ["CC_V4_EVEN", "CC_V4_ODD", "CC_V6_EVEN", "CC_V6_ODD"] {
             loader.map_max_entries(name, limits.max_indicators.max(1));
         }
-        for name in ["RULES_EVEN", "RULES_ODD"] {
-            loader.map_max_entries(name, rules.max(1));
+        for name in [
+            "CC_HOSTS_V4_EVEN",
+            "CC_HOSTS_V4_ODD",
+            "CC_HOSTS_V6_EVEN",
+            "CC_HOSTS_V6_ODD",
+        ] {
+            loader.map_max_entries(name, limits.max_indicators.max(1));
+        }
+        for (name, constant, half) in sizes.halves() {
+            loader
+                .map_max_entries(name, half.saturating_mul(2))
+                .override_global(constant, half, true);
         }
         for name in [
             "CONSENT_V4",
@@ -97,6 +163,12 @@ impl Loaded {
         }
         loader.map_max_entries("PORT_RANGES", limits.max_port_ranges.max(1));
         loader.map_max_entries("VLAN_SPACES", MAX_VLANS);
+        for name in ["FOLDS_EVEN", "FOLDS_ODD"] {
+            loader.map_max_entries(name, limits.max_flows.max(1));
+        }
+        for name in ["BOUNDS_EVEN", "BOUNDS_ODD"] {
+            loader.map_max_entries(name, bounds_for(limits.max_flows));
+        }
         let mut ebpf = loader
             .load(object.bytes())
             .map_err(|error| load_error(object, error))?;
@@ -157,7 +229,7 @@ impl Loaded {
         ifindex: u32,
         repeat: u32,
     ) -> Result<Outcome, KernelError> {
-        test_run(self.verified(program)?, frame, ifindex, repeat)
+        run(self.verified(program)?, frame, ifindex, repeat)
     }
 
     /// What the parser in the kernel sees of one frame.
@@ -167,8 +239,8 @@ impl Loaded {
     }
 }
 
-/// Runs one frame through a program that is in the kernel.
-pub(super) fn test_run(
+/// Runs one frame through a verified program.
+pub(super) fn run(
     xdp: &Xdp,
     frame: &[u8],
     ifindex: u32,

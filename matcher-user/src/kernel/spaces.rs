@@ -17,6 +17,7 @@ use crate::{
 };
 
 const SUBSCRIBERS: &str = "subscriber space";
+const CONSENT: &str = "consent";
 
 impl Tables {
     /// Who is a subscriber, and in which space.
@@ -81,20 +82,33 @@ impl Tables {
         change_consent: impl FnOnce(&mut Self) -> Result<T, KernelError>,
     ) -> Result<T, KernelError> {
         let old = self.spaces()?;
+        if *new == old && self.classes_are_current()? {
+            return change_consent(self);
+        }
         if !new.reads_packets_otherwise(&old) {
             let changed = change_consent(self)?;
+            self.classes_are_due()?;
             self.change_subscribers(&old, new)?;
+            self.switch_classes_of_held_consent()?;
             return Ok(changed);
         }
         let deadline = self.setting(Setting::ConsentDeadline)?;
         self.set(Setting::ConsentDeadline, 0)?;
         wait_for_packets();
         let changed = change_consent(self)?;
+        self.classes_are_due()?;
         self.change_subscribers(&old, new)?;
         self.change_vlans(&old, new)?;
         self.change_nat64(&old, new)?;
+        self.switch_classes_of_held_consent()?;
         self.set(Setting::ConsentDeadline, deadline)?;
         Ok(changed)
+    }
+
+    fn switch_classes_of_held_consent(&mut self) -> Result<(), KernelError> {
+        let entries = self.consent.entries(CONSENT)?;
+        let prefixes = entries.iter().map(|(at, _)| at);
+        self.switch_classes(prefixes.filter(|at| at.space == 0).map(|at| at.prefix))
     }
 
     fn change_subscribers(

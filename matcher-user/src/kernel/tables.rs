@@ -3,44 +3,68 @@
 use std::collections::BTreeMap;
 
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
+use ipnet::IpNet;
 use matcher_common::abi::{
-    self, ConsentEntry, Counter, InterfaceSettings, IpLayer, Nat64Bytes, Packet, Rule, RuleSpan,
-    Setting,
+    self, ConsentEntry, Counter, InterfaceSettings, IpLayer, Nat64Bytes, Packet, RuleSpan, Setting,
 };
 use matcher_common::parse::Parsing;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{
     KernelError,
+    classes::{always_maybe, random_seeds},
     error::root_errno,
+    folds::Folds,
     grace::wait_for_packets,
+    hosts::Hosts,
+    image::Halves,
     port_ranges::PortRanges,
-    tries::{SpaceTries, Tries, full_or},
+    rules::Rules,
+    settings::{self, Settings},
+    tries::{SpaceTries, Tries, full},
 };
-use crate::tables::indicators::IndicatorTables;
+use crate::tables::{
+    compiled::{Family, filter},
+    indicators::IndicatorTables,
+};
 
 type Word = [u8; 4];
 
 /// The maps.
 pub struct Tables {
-    settings: Array<MapData, u64>,
+    pub(super) settings: Settings,
     counters: PerCpuArray<MapData, u64>,
     interfaces: HashMap<MapData, u32, [u8; size_of::<InterfaceSettings>()]>,
+    low_interfaces: Array<MapData, [u8; size_of::<InterfaceSettings>()]>,
     pub(super) vlans: HashMap<MapData, u32, u32>,
     pub(super) subscribers: SpaceTries<Word>,
     pub(super) consent: SpaceTries<[u8; size_of::<ConsentEntry>()]>,
+    pub(super) refused_now: Tries<u64>,
     pub(super) port_ranges: PortRanges,
     pub(super) nat64: LpmTrie<MapData, [u8; 16], Nat64Bytes>,
+    pub(super) images: Images,
+    rules: Rules,
+    pub(super) folds: Folds,
     even: Half,
     odd: Half,
     pub(super) hits: MapData,
     report: Array<MapData, [u8; size_of::<Parsing>()]>,
 }
 
-/// One half of the C&C tables.
+/// One half of the C&C tables, beside the halves of filter and rules.
 struct Half {
     prefixes: Tries<[u8; size_of::<RuleSpan>()]>,
-    rules: HashMap<MapData, u32, [u8; size_of::<Rule>()]>,
+    hosts_v4: Hosts<4>,
+    hosts_v6: Hosts<16>,
+}
+
+/// The compiled tables, each in two halves.
+pub(super) struct Images {
+    pub(super) classes_v4: Halves,
+    pub(super) classes_v6: Halves,
+    pub(super) consent_v6: Halves,
+    filter_v4: Halves,
+    filter_v6: Halves,
 }
 
 /// Every packet counter, summed over CPUs.
@@ -79,17 +103,36 @@ impl Tables {
         ) -> Result<T, KernelError> {
             T::try_from(map).map_err(|error| KernelError::from_source(format!("map {name}"), error))
         }
-        let mut half = |v4: &str, v6: &str, rules: &str| -> Result<Half, KernelError> {
+        let mut half = |v4: &str, v6: &str, hosts_v4, hosts_v6| -> Result<Half, KernelError> {
             Ok(Half {
                 prefixes: Tries {
                     v4: typed(v4, get(v4)?)?,
                     v6: typed(v6, get(v6)?)?,
                 },
-                rules: typed(rules, get(rules)?)?,
+                hosts_v4: Hosts::open(hosts_v4, get(hosts_v4)?)?,
+                hosts_v6: Hosts::open(hosts_v6, get(hosts_v6)?)?,
             })
         };
-        let even = half("CC_V4_EVEN", "CC_V6_EVEN", "RULES_EVEN")?;
-        let odd = half("CC_V4_ODD", "CC_V6_ODD", "RULES_ODD")?;
+        let even = half(
+            "CC_V4_EVEN",
+            "CC_V6_EVEN",
+            "CC_HOSTS_V4_EVEN",
+            "CC_HOSTS_V6_EVEN",
+        )?;
+        let odd = half(
+            "CC_V4_ODD",
+            "CC_V6_ODD",
+            "CC_HOSTS_V4_ODD",
+            "CC_HOSTS_V6_ODD",
+        )?;
+        let mut image = |name: &str| Halves::open(name, get(name)?);
+        let images = Images {
+            classes_v4: image("CLASSES_V4")?,
+            classes_v6: image("CLASSES_V6")?,
+            consent_v6: image("CONSENT_FILTER_V6")?,
+            filter_v4: image("CC_FILTER_V4")?,
+            filter_v6: image("CC_FILTER_V6")?,
+        };
         let subscribers = SpaceTries {
             v4: typed("SUBSCRIBERS_V4", get("SUBSCRIBERS_V4")?)?,
             v6: typed("SUBSCRIBERS_V6", get("SUBSCRIBERS_V6")?)?,
@@ -97,6 +140,10 @@ impl Tables {
         let consent = SpaceTries {
             v4: typed("CONSENT_V4", get("CONSENT_V4")?)?,
             v6: typed("CONSENT_V6", get("CONSENT_V6")?)?,
+        };
+        let refused_now = Tries {
+            v4: typed("REFUSED_NOW_V4", get("REFUSED_NOW_V4")?)?,
+            v6: typed("REFUSED_NOW_V6", get("REFUSED_NOW_V6")?)?,
         };
         let hits = match get("HITS")? {
             Map::RingBuf(data) => data,
@@ -108,14 +155,19 @@ impl Tables {
             }
         };
         Ok(Self {
-            settings: typed("SETTING_VALUES", get("SETTING_VALUES")?)?,
+            settings: Settings::open(get(settings::MAP)?)?,
             counters: typed("COUNTERS", get("COUNTERS")?)?,
             interfaces: typed("INTERFACES", get("INTERFACES")?)?,
+            low_interfaces: typed("LOW_INTERFACES", get("LOW_INTERFACES")?)?,
             vlans: typed("VLAN_SPACES", get("VLAN_SPACES")?)?,
             subscribers,
             consent,
+            refused_now,
             port_ranges: PortRanges::open(get("PORT_RANGES")?)?,
             nat64: typed("NAT64", get("NAT64")?)?,
+            images,
+            rules: Rules::open(get("RULES")?)?,
+            folds: Folds::collect(&mut get)?,
             even,
             odd,
             hits,
@@ -125,18 +177,13 @@ impl Tables {
 
     /// One setting.
     pub fn setting(&self, setting: Setting) -> Result<u64, KernelError> {
-        self.settings.get(&(setting as u32), 0).map_err(|error| {
-            KernelError::from_source(format!("reading setting {setting:?}"), error)
-        })
+        Ok(self.settings.get(setting))
     }
 
     /// Writes one setting; in force for the next packet.
     pub fn set(&mut self, setting: Setting, value: u64) -> Result<(), KernelError> {
-        self.settings
-            .set(setting as u32, value, 0)
-            .map_err(|error| {
-                KernelError::from_source(format!("writing setting {setting:?}"), error)
-            })
+        self.settings.set(setting, value);
+        Ok(())
     }
 
     /// All counters.
@@ -162,6 +209,20 @@ impl Tables {
         value.copy_from_slice(settings.as_bytes());
         self.interfaces
             .insert(ifindex, value, 0)
+            .map_err(|error| KernelError::from_source("writing the interface table", error))?;
+        self.set_low_interface(ifindex, value)
+    }
+
+    fn set_low_interface(
+        &mut self,
+        ifindex: u32,
+        value: [u8; size_of::<InterfaceSettings>()],
+    ) -> Result<(), KernelError> {
+        if ifindex >= abi::LOW_INTERFACES {
+            return Ok(());
+        }
+        self.low_interfaces
+            .set(ifindex, value, 0)
             .map_err(|error| KernelError::from_source("writing the interface table", error))
     }
 
@@ -183,6 +244,7 @@ impl Tables {
 
     /// Takes an interface's role away; its packets then pass unmatched.
     pub fn remove_interface(&mut self, ifindex: u32) -> Result<(), KernelError> {
+        self.set_low_interface(ifindex, [0; size_of::<InterfaceSettings>()])?;
         match self.interfaces.remove(&ifindex) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(error) => match root_errno(&error) {
@@ -201,31 +263,73 @@ impl Tables {
     pub fn load_indicators(&mut self, tables: &IndicatorTables) -> Result<u64, KernelError> {
         const TABLE: &str = "C&C";
         let next = self.setting(Setting::Generation)?.wrapping_add(1);
-        let half = if next & 1 == 0 {
-            &mut self.even
+        let (half, before) = if next & 1 == 0 {
+            (&mut self.even, &mut self.odd)
         } else {
-            &mut self.odd
+            (&mut self.odd, &mut self.even)
         };
+        // Before anything is written.
+        let is_v4 = |(prefix, _): &&(IpNet, RuleSpan)| matches!(prefix, IpNet::V4(_));
+        let v4 = tables.prefixes.iter().filter(is_v4).count();
+        for (table, entries, capacity) in [
+            ("C&C IPv4", v4, half.hosts_v4.capacity()),
+            (
+                "C&C IPv6",
+                tables.prefixes.len() - v4,
+                half.hosts_v6.capacity(),
+            ),
+        ] {
+            if entries > capacity {
+                return Err(full(table, INDICATORS_KEY, capacity));
+            }
+        }
+        if tables.rules.len() > self.rules.capacity() {
+            return Err(full("C&C rules", INDICATORS_KEY, self.rules.capacity()));
+        }
+        let seeds = random_seeds()?;
+        let prefixes = || tables.prefixes.iter().map(|(prefix, _)| *prefix);
+        let filter_v4 = filter::Plan::new(Family::V4, prefixes()).build(seeds);
+        let filter_v6 = filter::Plan::new(Family::V6, prefixes()).build(seeds);
         // Until the last switch it was in use, and packets that came before
         // it may still be compared with it.
         wait_for_packets();
-        half.prefixes.clear(TABLE)?;
-        half.clear_rules()?;
-        for (index, rule) in tables.rules.iter().enumerate() {
-            let mut value = [0; size_of::<Rule>()];
-            value.copy_from_slice(rule.as_bytes());
-            let key = u32::try_from(index).unwrap_or(u32::MAX);
-            half.rules
-                .insert(key, value, 0)
-                .map_err(|error| full_or("C&C rules", INDICATORS_KEY, index, error))?;
+        half.clear(TABLE)?;
+        self.rules.write(next, &tables.rules);
+        let (mut hosts_v4, mut hosts_v6) = (Vec::new(), Vec::new());
+        let mut done = 0;
+        for (prefix, span) in &tables.prefixes {
+            match prefix {
+                IpNet::V4(host) if host.prefix_len() == 32 => {
+                    hosts_v4.push((host.addr().octets(), *span));
+                }
+                IpNet::V6(host) if host.prefix_len() == 128 => {
+                    hosts_v6.push((host.addr().octets(), *span));
+                }
+                _ => {
+                    let mut value = [0; size_of::<RuleSpan>()];
+                    value.copy_from_slice(span.as_bytes());
+                    half.prefixes
+                        .insert(TABLE, INDICATORS_KEY, done, prefix, value)?;
+                    done += 1;
+                }
+            }
         }
-        for (done, (prefix, span)) in tables.prefixes.iter().enumerate() {
-            let mut value = [0; size_of::<RuleSpan>()];
-            value.copy_from_slice(span.as_bytes());
-            half.prefixes
-                .insert(TABLE, INDICATORS_KEY, done, prefix, value)?;
+        half.hosts_v4.insert(&hosts_v4)?;
+        half.hosts_v6.insert(&hosts_v6)?;
+        for (halves, image) in [
+            (&mut self.images.filter_v4, &filter_v4),
+            (&mut self.images.filter_v6, &filter_v6),
+        ] {
+            if !halves.write(next, image) {
+                // Cannot be, as they are sized for the most entries there may
+                // be; then all packets ask the exact tables.
+                halves.write(next, &always_maybe());
+            }
         }
-        self.set(Setting::Generation, next)?;
+        self.settings.set(Setting::Generation, next);
+        // The memory of the last one is given back, off the packets' way.
+        wait_for_packets();
+        before.clear(TABLE)?;
         Ok(next)
     }
 
@@ -252,11 +356,9 @@ impl Tables {
 const INDICATORS_KEY: &str = "tables.max_indicators";
 
 impl Half {
-    fn clear_rules(&mut self) -> Result<(), KernelError> {
-        let failed = |error| KernelError::from_source("clearing the C&C rules", error);
-        while let Some(key) = self.rules.keys().next() {
-            self.rules.remove(&key.map_err(failed)?).map_err(failed)?;
-        }
-        Ok(())
+    fn clear(&mut self, table: &str) -> Result<(), KernelError> {
+        self.prefixes.clear(table)?;
+        self.hosts_v4.clear()?;
+        self.hosts_v6.clear()
     }
 }

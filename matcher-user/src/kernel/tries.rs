@@ -129,7 +129,7 @@ fn place(space: [u8; 4], address: IpAddr, length: u32) -> Option<SpacePrefix> {
     })
 }
 
-fn key4(prefix: &Ipv4Net) -> Key<[u8; 4]> {
+pub(super) fn key4(prefix: &Ipv4Net) -> Key<[u8; 4]> {
     Key::new(prefix.prefix_len().into(), prefix.network().octets())
 }
 
@@ -159,6 +159,15 @@ fn space_key6(space: u32, prefix: &Ipv6Net) -> Key<[u8; 20]> {
 }
 
 /// Says which key of the configuration makes a table bigger, if it is full.
+/// A table that is full.
+pub(super) fn full(table: &'static str, key: &'static str, entries: usize) -> KernelError {
+    KernelError::TableFull {
+        table,
+        entries,
+        key,
+    }
+}
+
 pub(super) fn full_or(
     table: &'static str,
     key: &'static str,
@@ -167,11 +176,7 @@ pub(super) fn full_or(
 ) -> KernelError {
     // LPM tries say ENOSPC, hashes E2BIG.
     match root_errno(&error) {
-        Some(rustix::io::Errno::NOSPC | rustix::io::Errno::TOOBIG) => KernelError::TableFull {
-            table,
-            entries,
-            key,
-        },
+        Some(rustix::io::Errno::NOSPC | rustix::io::Errno::TOOBIG) => full(table, key, entries),
         _ => KernelError::from_source(format!("writing table {table}"), error),
     }
 }

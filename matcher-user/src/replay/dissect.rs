@@ -101,6 +101,7 @@ pub fn parse(
 
 /// The tables stay empty: the parser has no use for them.
 const NO_TABLES: Limits = Limits {
+    max_flows: 1,
     max_port_ranges: 1,
     max_indicators: 1,
     max_consent_entries: 1,

@@ -77,6 +77,8 @@ impl Lists {
             .most_entries()
             .max(self.spaces.subscribers.len());
         Limits {
+            // Every packet is a hit of its own.
+            max_flows: 1,
             max_indicators: u32::try_from(indicators).unwrap_or(u32::MAX),
             max_consent_entries: u32::try_from(entries).unwrap_or(u32::MAX),
             max_port_ranges: self.consent.most_port_ranges(),

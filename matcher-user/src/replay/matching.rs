@@ -237,7 +237,7 @@ impl Names {
         time: Timestamp,
         sequence: u64,
     ) -> Result<Hit, KernelError> {
-        let id = IndicatorId(event.indicator);
+        let id = IndicatorId(event.flow.indicator);
         let indicator = match self.summaries.get(&id) {
             Some(known) => Arc::clone(known),
             None => {

@@ -77,6 +77,17 @@ pub enum Failure {
         /// Hits that were to be stored with it.
         hits: usize,
     },
+    /// Folded packets that are stored.
+    #[error(
+        "what was folded in generation {generation} beside {ring} is stored already; does a \
+         second agent drain the same ring?"
+    )]
+    FoldedAlready {
+        /// The ring.
+        ring: RingIdentity,
+        /// The generation.
+        generation: u64,
+    },
     /// A time that a row cannot hold.
     #[error("the time {0} is outside the years 1678 to 2261; check the clock")]
     Time(Timestamp),

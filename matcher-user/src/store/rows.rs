@@ -104,6 +104,7 @@ impl Store {
             packets: row.get(9).map_err(|_| damaged("packets"))?,
             sequence: sequence.cast_unsigned(),
             source_validated: row.get(11).map_err(|_| damaged("source_validated"))?,
+            several_flows: row.get(20).map_err(|_| damaged("several_flows"))?,
         };
         Ok((Cursor(cursor.cast_unsigned()), hit))
     }
@@ -186,9 +187,9 @@ pub(super) fn append(
             "INSERT INTO hits (cursor, time, edge, interface, direction, protocol, subscriber_ip,
                  subscriber_port, remote_ip, remote_port, packets, sequence, source_validated,
                  indicator, local_ip, tunnel, outer_source_ip, outer_destination_ip, nat64_ip,
-                 space, vlan_ids)
+                 space, vlan_ids, several_flows)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
-                 ?18, ?19, ?20, ?21)",
+                 ?18, ?19, ?20, ?21, ?22)",
         )
         .map_err(failed)?;
     let mut count = 0_u64;
@@ -229,6 +230,7 @@ pub(super) fn append(
                 hit.nat64.map(|carried| address::to_blob(carried.into())),
                 hit.space,
                 vlan_number(hit.vlan_ids),
+                hit.several_flows,
             ])
             .map_err(failed)?;
         count = count.saturating_add(1);

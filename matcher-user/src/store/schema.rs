@@ -9,7 +9,7 @@ const APPLICATION_ID: i32 = 0x4d54_4348;
 
 /// Step n brings the schema from version n to n + 1. Steps are never edited
 /// once released, only added.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     // Version 1. No index on times or addresses: erasure reads the table once
     // and rewrites the file anyway, and hits are written far more often.
     "CREATE TABLE edges (
@@ -75,6 +75,14 @@ const MIGRATIONS: [&str; 2] = [
          SELECT 'candidates_by_space', seq FROM sqlite_sequence WHERE name = 'candidates';
      DROP TABLE candidates;
      ALTER TABLE candidates_by_space RENAME TO candidates;",
+    // Version 3: packets that the kernel folded.
+    "ALTER TABLE hits ADD COLUMN several_flows INTEGER NOT NULL DEFAULT 0
+         CHECK (several_flows IN (0, 1));
+     -- Up to which generation folded packets are stored.
+     CREATE TABLE folds (
+         ring TEXT PRIMARY KEY,
+         stored INTEGER NOT NULL
+     ) STRICT;",
 ];
 
 /// The schema version that this build writes.

@@ -60,6 +60,7 @@ fn hit(sequence: u64, subscriber: &str) -> Hit {
         packets: 1,
         sequence,
         source_validated: true,
+        several_flows: false,
     }
 }
 
@@ -85,7 +86,13 @@ fn any_hit() -> impl Strategy<Value = Hit> {
         ),
         endpoint(),
         endpoint(),
-        (0..4_u32, any::<u32>(), any::<u64>(), any::<bool>()),
+        (
+            0..4_u32,
+            any::<u32>(),
+            any::<u64>(),
+            any::<bool>(),
+            any::<bool>(),
+        ),
         (
             any::<Option<IpAddr>>(),
             prop::option::of((
@@ -101,7 +108,7 @@ fn any_hit() -> impl Strategy<Value = Hit> {
         .prop_map(
             |((time, interface, out, protocol), subscriber, remote, rest, more)| {
                 let (local_ip, around, nat64, space, vlan_ids) = more;
-                let (indicator, packets, sequence, source_validated) = rest;
+                let (indicator, packets, sequence, source_validated, several_flows) = rest;
                 Hit {
                     time: Timestamp::from_nanosecond(time.into()).unwrap(),
                     interface: interface.map(|number| format!("eth{number}").into()),
@@ -134,6 +141,7 @@ fn any_hit() -> impl Strategy<Value = Hit> {
                     packets,
                     sequence,
                     source_validated,
+                    several_flows,
                 }
             },
         )
@@ -223,6 +231,36 @@ fn hits_and_position_survive_and_the_position_never_goes_back() {
     assert_eq!(all(&store), hits);
     assert_eq!(store.hits_after(Cursor(1), 10).unwrap().len(), 1);
     assert_eq!(store.hits_after(Cursor(0), 1).unwrap()[0].0, Cursor(1));
+}
+
+#[test]
+fn what_was_folded_in_a_generation_is_stored_once() {
+    let (_folder, path) = in_folder();
+    let mut store = Store::open(&path, "tokyo-1").unwrap();
+    assert_eq!(store.folds_stored(&ring()).unwrap(), None);
+    let of_flow = Hit {
+        packets: 999_999,
+        ..hit(0, "203.0.113.7")
+    };
+    let of_many = Hit {
+        several_flows: true,
+        ..of_flow.clone()
+    };
+    let hits = [of_flow, of_many];
+    store.commit_folds(&ring(), 0, &hits).unwrap();
+    store.commit_folds(&ring(), 2, &[]).unwrap();
+    for generation in [0, 1, 2] {
+        let error = store.commit_folds(&ring(), generation, &hits).unwrap_err();
+        assert!(matches!(*error.failure, Failure::FoldedAlready { .. }));
+    }
+    // Other tables have generations of their own.
+    let another = RingIdentity("another".to_owned());
+    store.commit_folds(&another, 0, &[]).unwrap();
+    drop(store);
+    let store = Store::open(&path, "tokyo-1").unwrap();
+    assert_eq!(store.folds_stored(&ring()).unwrap(), Some(2));
+    assert_eq!(store.drained_to(&ring()).unwrap(), None);
+    assert_eq!(all(&store), hits);
 }
 
 #[test]

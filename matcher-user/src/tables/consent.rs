@@ -42,6 +42,16 @@ pub struct Transition {
     pub final_default: PurposeSet,
 }
 
+impl Transition {
+    /// Whether the tables are the same: there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.restrict.is_empty()
+            && self.grant.is_empty()
+            && self.remove.is_empty()
+            && self.narrow_default == self.final_default
+    }
+}
+
 /// Plans the way from `old` to `new`.
 ///
 /// Until the restrictions are complete every address and port is allowed at

@@ -73,14 +73,16 @@ pub struct Shared {
 /// The last verdict about each subject, of those given at `since` or later.
 ///
 /// Kept back: what lies in `own` space (a C&C server inside the own network is
-/// somebody's line), and what its feed allows to show to nobody else
-/// (TLP:AMBER+STRICT and TLP:RED). `organisation` signs it.
+/// somebody's line), and what its feed marks more strictly than `strictest`, in
+/// any case TLP:AMBER+STRICT and TLP:RED. Whether a recipient may have what is
+/// marked TLP:AMBER, a person must say. `organisation` signs it.
 pub fn share(
     verdicts: &Verdicts,
     format: ShareFormat,
     since: Option<Timestamp>,
     organisation: Option<&str>,
     own: &[IpNet],
+    strictest: Tlp,
 ) -> Shared {
     let mut withheld = Vec::new();
     let mut said = Vec::new();
@@ -90,7 +92,7 @@ pub fn share(
         if superseded || since.is_some_and(|since| last.at < since) {
             continue;
         }
-        if let Some(reason) = kept_back(last, own, format) {
+        if let Some(reason) = kept_back(last, own, strictest, format) {
             withheld.push(format!("{}: {reason}", last.subject));
             continue;
         }
@@ -118,7 +120,12 @@ pub fn share(
     }
 }
 
-fn kept_back(verdict: &Verdict, own: &[IpNet], format: ShareFormat) -> Option<String> {
+fn kept_back(
+    verdict: &Verdict,
+    own: &[IpNet],
+    strictest: Tlp,
+    format: ShareFormat,
+) -> Option<String> {
     if let Value::Address(value) = &verdict.subject.value
         && own
             .iter()
@@ -129,6 +136,16 @@ fn kept_back(verdict: &Verdict, own: &[IpNet], format: ShareFormat) -> Option<St
     if let Some(tlp @ (Tlp::AmberStrict | Tlp::Red)) = verdict.tlp {
         return Some(format!(
             "is marked {tlp} by its feed, and may not be passed on"
+        ));
+    }
+    if let Some(tlp) = verdict.tlp.filter(|tlp| *tlp > strictest) {
+        let word = match tlp {
+            Tlp::Clear => "clear",
+            Tlp::Green => "green",
+            _ => "amber",
+        };
+        return Some(format!(
+            "is marked {tlp} by its feed; --tlp {word} passes it on, if the recipient may have it"
         ));
     }
     if format == ShareFormat::MispSighting && verdict.verdict == Opinion::Clear {

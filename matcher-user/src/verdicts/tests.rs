@@ -20,9 +20,14 @@ fn catalog() -> Catalog {
     let mut stix = parse(Format::Plain, b"198.51.100.77\n").entries;
     stix[0].said.id = Some("indicator--8e2e2d2b-17d4-4cbf-938f-98ee46b3cd3f".into());
     stix[0].said.tlp = Some(Tlp::Green);
-    let mut misp = parse(Format::Plain, b"198.51.100.88:443\n198.51.100.99\n").entries;
+    let mut misp = parse(
+        Format::Plain,
+        b"198.51.100.88:443\n198.51.100.99\n198.51.100.66\n",
+    )
+    .entries;
     misp[0].said.id = Some("5f1a9c10-1d2c-4b1a-8a53-0a1b2c3d4e5f".into());
     misp[1].said.tlp = Some(Tlp::Red);
+    misp[2].said.tlp = Some(Tlp::Amber);
     let names = parse(Format::Rpz, b"cc.example.com CNAME .\n").names;
     let feeds = [
         Listed {
@@ -164,10 +169,10 @@ fn verdicts_are_read_back_as_written_and_a_damaged_line_is_named() {
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, format!("{text}{{\"at\":")).unwrap();
     let error = Verdicts::load(&path).unwrap_err().to_string();
-    assert!(error.contains("verdicts.jsonl:12: no verdict"), "{error}");
+    assert!(error.contains("verdicts.jsonl:13: no verdict"), "{error}");
 }
 
-/// Every kind of verdict that can be exchanged, and three that must not.
+/// Every kind of verdict that can be exchanged, and such that must not.
 fn exchanged() -> Verdicts {
     use Opinion::{Clear, Confirmed, FalsePositive};
     let mut verdicts = Verdicts::default();
@@ -181,9 +186,10 @@ fn exchanged() -> Verdicts {
         ("2001:db8:bad::1", FalsePositive),
         ("198.18.0.9", FalsePositive),
         ("198.18.0.9", Clear),
-        // In own space, and marked red.
+        // In own space, marked red, and marked amber.
         ("203.0.113.66", Confirmed),
         ("198.51.100.99", FalsePositive),
+        ("198.51.100.66", FalsePositive),
     ]
     .into_iter()
     .enumerate()
@@ -203,7 +209,30 @@ fn own() -> Vec<IpNet> {
 }
 
 fn shared(format: ShareFormat, organisation: Option<&str>) -> Shared {
-    share(&exchanged(), format, None, organisation, &own())
+    share(&exchanged(), format, None, organisation, &own(), Tlp::Green)
+}
+
+#[test]
+fn what_is_marked_amber_leaves_on_somebodys_word_alone() {
+    let value = "198.51.100.66";
+    for format in [ShareFormat::Stix, ShareFormat::MispSighting] {
+        let kept = shared(format, None);
+        assert!(!kept.text.contains(value), "{format}");
+        assert!(kept.withheld.iter().any(|it| it.starts_with(value)));
+        let given = share(&exchanged(), format, None, None, &own(), Tlp::Amber);
+        assert!(given.text.contains(value), "{format}");
+        assert_eq!(given.verdicts, kept.verdicts + 1);
+        // Red is red, whatever is asked for; green can be kept back as well.
+        let all = share(&exchanged(), format, None, None, &own(), Tlp::Red);
+        assert!(!all.text.contains("198.51.100.99"), "{format}");
+        let clear = share(&exchanged(), format, None, None, &own(), Tlp::Clear);
+        assert!(
+            clear
+                .withheld
+                .iter()
+                .any(|it| it.starts_with("198.51.100.77: is marked TLP:GREEN"))
+        );
+    }
 }
 
 #[test]
@@ -240,6 +269,7 @@ fn only_verdicts_since_a_time_are_shared_and_none_make_an_empty_bundle() {
         Some(at(4)),
         None,
         &own(),
+        Tlp::Green,
     );
     // The name, and the address that was confirmed first.
     assert_eq!(some.verdicts, 2);
@@ -249,6 +279,7 @@ fn only_verdicts_since_a_time_are_shared_and_none_make_an_empty_bundle() {
         Some(at(99)),
         Some("Example ISP"),
         &own(),
+        Tlp::Green,
     );
     assert_eq!(none.verdicts, 0);
     assert!(!none.text.contains("objects"));

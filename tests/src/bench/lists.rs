@@ -3,90 +3,13 @@
 use std::{
     cmp::Reverse,
     collections::HashSet,
-    fmt::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
-use jiff::Timestamp;
-use matcher_user::{
-    feeds::{self, Format, Guards},
-    indicators::{Catalog, IndicatorSet},
-    tables::indicators::{IndicatorTables, compile},
-};
 
 use super::Family;
 use crate::traffic::Random;
-
-/// Where the subscribers of both families live: 2^20 of them, an address each
-/// (IPv4) or a /56 each (IPv6).
-pub const SUBSCRIBERS: [(Family, IpAddr, u8); 2] = [
-    (Family::V4, IpAddr::V4(Ipv4Addr::new(100, 64, 0, 0)), 12),
-    (
-        Family::V6,
-        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0)),
-        36,
-    ),
-];
-
-/// The subscriber space of a family.
-///
-/// # Errors
-/// None for the families there are.
-pub fn subscriber_space(family: Family) -> Result<IpNet> {
-    let (_, address, length) = SUBSCRIBERS
-        .into_iter()
-        .find(|(of, ..)| *of == family)
-        .context("a family without subscribers")?;
-    Ok(IpNet::new(address, length)?)
-}
-
-/// Number of the first subscriber who may have opted out; those before consent.
-const FIRST_OPT_OUT: u64 = 1 << 19;
-/// Subscribers in [`subscriber_space`].
-const SUBSCRIBER_COUNT: u64 = 1 << 20;
-
-/// A subscriber's prefix by number.
-fn subscriber(family: Family, number: u64) -> Result<IpNet> {
-    let (_, base, _) = SUBSCRIBERS
-        .into_iter()
-        .find(|(of, ..)| *of == family)
-        .context("a family without subscribers")?;
-    let (own_bits, length) = match family {
-        Family::V4 => (0, 32),
-        Family::V6 => (72, 56),
-    };
-    let address = from_number(family, number_of(base) + (u128::from(number) << own_bits));
-    Ok(IpNet::new(address, length)?)
-}
-
-/// A random address of a random subscriber who consents.
-///
-/// # Errors
-/// None for the families there are.
-pub fn consenting(family: Family, random: &mut Random) -> Result<IpAddr> {
-    let whose = subscriber(family, random.within(0, FIRST_OPT_OUT))?;
-    Ok(inside(whose, random))
-}
-
-/// `count` subscribers who opted out.
-///
-/// # Errors
-/// None for the families there are.
-pub fn opted_out(family: Family, count: usize, random: &mut Random) -> Result<Vec<IpNet>> {
-    let mut numbers = HashSet::new();
-    while numbers.len() < count {
-        numbers.insert(random.within(FIRST_OPT_OUT, SUBSCRIBER_COUNT));
-    }
-    let mut numbers: Vec<u64> = numbers.into_iter().collect();
-    numbers.sort_unstable();
-    numbers
-        .into_iter()
-        .map(|number| subscriber(family, number))
-        .collect()
-}
 
 /// A random address inside of a prefix.
 pub fn inside(prefix: IpNet, random: &mut Random) -> IpAddr {
@@ -126,18 +49,18 @@ pub fn remote(family: Family, random: &mut Random) -> IpAddr {
     }
 }
 
-fn wide(random: &mut Random) -> u128 {
+pub(super) fn wide(random: &mut Random) -> u128 {
     u128::from(random.next()) << 64 | u128::from(random.next())
 }
 
-fn number_of(address: IpAddr) -> u128 {
+pub(super) fn number_of(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u32::from(address).into(),
         IpAddr::V6(address) => address.into(),
     }
 }
 
-fn from_number(family: Family, number: u128) -> IpAddr {
+pub(super) fn from_number(family: Family, number: u128) -> IpAddr {
     match family {
         Family::V4 => Ipv4Addr::from(number as u32).into(),
         Family::V6 => Ipv6Addr::from(number).into(),
@@ -200,64 +123,6 @@ impl Covered {
     }
 }
 
-/// A list on its way from a feed's bytes to tables, each step timed.
-#[derive(Debug)]
-pub struct Compiled {
-    /// What the kernel is given.
-    pub tables: IndicatorTables,
-    /// Reading and guarding every line.
-    pub parse: Duration,
-    /// One set with ids out of the feed.
-    pub merge: Duration,
-    /// Rules for each prefix.
-    pub compile: Duration,
-}
-
-/// Does what the agent does with a feed, up to the border of the kernel.
-///
-/// # Errors
-/// A line of the list was not taken, which would be a mistake of the
-/// benchmark.
-pub fn compile_feed(prefixes: &[IpNet], subscribers: IpNet) -> Result<Compiled> {
-    let mut text = String::new();
-    for prefix in prefixes {
-        writeln!(text, "{prefix}")?;
-    }
-    let guards = Guards {
-        own_prefixes: vec![subscribers],
-        // Of a million random prefixes some hold a public resolver.
-        never_match_defaults: false,
-        ..Guards::default()
-    };
-
-    let start = Instant::now();
-    let mut feed = feeds::parse(Format::Plain, text.as_bytes());
-    let refused = guards.apply(&mut feed.entries);
-    let parse = start.elapsed();
-    ensure!(
-        refused.is_empty() && feed.entries.len() == prefixes.len(),
-        "of {} entries {} were read and {} refused",
-        prefixes.len(),
-        feed.entries.len(),
-        refused.len(),
-    );
-
-    let start = Instant::now();
-    let entries = [("bench", feed.entries.as_slice())];
-    let (set, _catalog) = IndicatorSet::merge(&Catalog::default(), &entries, Timestamp::now())?;
-    let merge = start.elapsed();
-
-    let start = Instant::now();
-    let tables = compile(set.iter())?;
-    let compile = start.elapsed();
-    Ok(Compiled {
-        tables,
-        parse,
-        merge,
-        compile,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,9 +137,6 @@ mod tests {
             assert_eq!(hosts.count(), 950);
             assert_eq!(list.len(), 1_000);
             assert_eq!(list[..100], prefixes(family, 100, &mut Random::new(1)));
-            let space = subscriber_space(family).unwrap();
-            let compiled = compile_feed(&list, space).unwrap();
-            assert_eq!(compiled.tables.prefixes.len(), 1_000);
         }
     }
 
@@ -302,22 +164,6 @@ mod tests {
         ] {
             let list = [outer, inner].map(|prefix| prefix.parse().unwrap());
             assert!(Covered::by(&list).contains(last.parse().unwrap()));
-        }
-    }
-
-    #[test]
-    fn who_consents_has_not_opted_out() {
-        for family in Family::ALL {
-            let mut random = Random::new(4);
-            let space = subscriber_space(family).unwrap();
-            let out = opted_out(family, 1_000, &mut random).unwrap();
-            assert!(out.iter().all(|prefix| space.contains(prefix)));
-            let covered = Covered::by(&out);
-            for _ in 0..2_000 {
-                let address = consenting(family, &mut random).unwrap();
-                assert!(space.contains(&address));
-                assert!(!covered.contains(address));
-            }
         }
     }
 }

@@ -117,21 +117,41 @@ fn compiler(object: &[u8]) -> Option<String> {
     ))
 }
 
-/// Keeps this thread on one CPU, the last that it may use: a program that
-/// changes CPU between two calls begins with cold caches. Gives its number.
+/// The CPUs of a benchmark.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Cpus {
+    /// Where packets are handled: the last that this process may use.
+    pub packets: usize,
+    /// Where the agent's part runs meanwhile; `None` on a machine with one.
+    pub beside: Option<usize>,
+}
+
+impl Cpus {
+    /// Those that this process may use.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn here() -> Result<Self> {
+        let allowed = sched_getaffinity(None).context("cannot ask which CPUs may be used")?;
+        let mut from_last = (0..CpuSet::MAX_CPU)
+            .rev()
+            .filter(|cpu| allowed.is_set(*cpu));
+        Ok(Self {
+            packets: from_last.next().context("no CPU may be used")?,
+            beside: from_last.next(),
+        })
+    }
+}
+
+/// Keeps this thread, and those that it starts, on one CPU: a program that
+/// changes CPU between two calls begins with cold caches.
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn stay_on_one_cpu() -> Result<usize> {
-    let allowed = sched_getaffinity(None).context("cannot ask which CPUs may be used")?;
-    let last = (0..CpuSet::MAX_CPU)
-        .rev()
-        .find(|cpu| allowed.is_set(*cpu))
-        .context("no CPU may be used")?;
+pub fn stay_on(cpu: usize) -> Result<()> {
     let mut only = CpuSet::new();
-    only.set(last);
-    sched_setaffinity(None, &only).with_context(|| format!("cannot stay on CPU {last}"))?;
-    Ok(last)
+    only.set(cpu);
+    sched_setaffinity(None, &only).with_context(|| format!("cannot stay on CPU {cpu}"))
 }
 
 #[cfg(test)]

@@ -1,21 +1,41 @@
-//! The benchmark behind `cargo xtask bench`: what one packet costs in the
-//! kernel, measured with `BPF_PROG_TEST_RUN`, and what loading a list costs.
-//! `docs/benchmarks.md` says what each figure means.
+//! The benchmark behind `cargo xtask bench`. `docs/benchmarks.md` says what each
+//! figure means.
 //!
-//! - [`lists`]: random lists of indicators and the space of subscribers;
+//! - [`population`]: the subscribers; [`lists`]: random lists of indicators;
 //! - [`traffic`]: the addresses that packets carry, with known answers;
-//! - [`measure`]: rounds over all rows, and the proof that no packet was
-//!   decided in another way than its row says;
-//! - [`report`]: the figures as text and JSON;
+//! - [`cost`]: what one packet costs in the kernel (`BPF_PROG_TEST_RUN`), and the
+//!   proof that no packet was decided in another way than its row says;
+//! - [`forward`]: packets through a veth pair, beside the products of [`peers`];
+//! - [`drain`]: hits through the ring buffer;
+//! - [`load`]: a feed from file to active, in a process of its own;
+//! - [`opt_out`]: one more opt-out while packets match;
+//! - [`report`]: the figures as JSON, [`text`] and [`chart`], and [`aims`], what
+//!   they were to be;
 //! - [`machine`]: where and with what they were taken.
 
+pub mod aims;
+pub mod chart;
+pub mod cost;
+pub mod drain;
+pub mod forward;
 pub mod lists;
+pub mod load;
 pub mod machine;
-pub mod measure;
+pub mod opt_out;
+pub mod peers;
+pub mod population;
 pub mod report;
+pub mod spread;
+pub mod text;
 pub mod traffic;
 
+use std::path::Path;
+
+use anyhow::Result;
+use matcher_user::kernel::object::Object;
 use serde_json::{Value, json};
+
+use self::machine::Cpus;
 
 /// IPv4 or IPv6.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -47,10 +67,103 @@ impl Family {
     }
 }
 
+/// What is measured, and where.
+pub struct Bench<'a> {
+    /// How much.
+    pub plan: &'a Plan,
+    /// The kernel program.
+    pub object: &'a Object,
+    /// Its file, for processes of their own.
+    pub object_path: &'a Path,
+    /// What it is held against.
+    pub baselines: &'a Path,
+    /// Where packets are handled, and what runs beside them.
+    pub cpus: Cpus,
+}
+
+/// Everything that was measured.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    /// What a packet costs.
+    pub cost: cost::Costs,
+    /// Packets forwarded.
+    pub forward: forward::Forwarding,
+    /// Hits through the ring buffer.
+    pub drain: Vec<drain::Drained>,
+    /// From file to active.
+    pub load: Vec<load::Loading>,
+    /// Single opt-outs, or name and reason.
+    pub opt_outs: Result<opt_out::OptOuts, (&'static str, String)>,
+}
+
+/// A part of the benchmark.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// What a packet costs.
+    Cost,
+    /// Packets forwarded, beside other products.
+    Forward,
+    /// Hits through the ring buffer.
+    Drain,
+    /// A feed from file to active.
+    Load,
+    /// One more opt-out.
+    OptOut,
+}
+
+impl Part {
+    /// Every part.
+    pub const ALL: [Self; 5] = [
+        Self::Cost,
+        Self::Forward,
+        Self::Drain,
+        Self::Load,
+        Self::OptOut,
+    ];
+}
+
+/// Measures everything in the plan; tells on `say` what is being done.
+///
+/// # Errors
+/// The kernel refused something, or a packet was decided in another way than
+/// its row says: then no figure is worth anything.
+pub fn measure(bench: &Bench<'_>, say: &mut dyn FnMut(&str)) -> Result<Figures> {
+    let wanted = |part| bench.plan.parts.contains(&part);
+    let load = match wanted(Part::Load) {
+        true => load::measure(bench, say)?,
+        false => Vec::new(),
+    };
+    let opt_outs = match wanted(Part::OptOut) {
+        true => opt_out::measure(bench, say)?,
+        false => Err((opt_out::NAME, "not asked for".to_owned())),
+    };
+    let forward = match wanted(Part::Forward) {
+        true => forward::measure(bench, say)?,
+        false => forward::Forwarding::default(),
+    };
+    let mut cost = cost::Costs::default();
+    if wanted(Part::Cost) {
+        cost = cost::Beds::new(bench, say)?.measure(bench, say)?;
+    }
+    let drain = match wanted(Part::Drain) {
+        true => drain::measure(bench, say)?,
+        false => Vec::new(),
+    };
+    Ok(Figures {
+        cost,
+        forward,
+        drain,
+        load,
+        opt_outs,
+    })
+}
+
 /// How much is measured.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Prefixes in the C&C lists, ascending.
+    /// What is measured.
+    pub parts: Vec<Part>,
+    /// Entries of the C&C lists, ascending.
     pub sizes: Vec<usize>,
     /// Subscribers who opted out.
     pub opt_outs: usize,
@@ -62,6 +175,12 @@ pub struct Plan {
     pub burst: u32,
     /// System calls of one row in one round.
     pub bursts: u32,
+    /// Packets through a veth pair in one round.
+    pub forwarded: u32,
+    /// Seconds of the drain.
+    pub drain_seconds: u32,
+    /// Times that each list is loaded.
+    pub loads: usize,
     /// Where all randomness comes from.
     pub seed: u64,
 }
@@ -70,12 +189,16 @@ impl Plan {
     /// The plan whose figures count.
     pub fn full() -> Self {
         Self {
-            sizes: vec![1_000, 100_000, 1_000_000],
-            opt_outs: 10_000,
+            parts: Part::ALL.to_vec(),
+            sizes: vec![0, 1_000, 10_000, 100_000, 1_000_000],
+            opt_outs: 1_000_000,
             flows: 1 << 20,
             rounds: 5,
             burst: 100_000,
-            bursts: 5,
+            bursts: 3,
+            forwarded: 500_000,
+            drain_seconds: 30,
+            loads: 3,
             seed: 2,
         }
     }
@@ -83,6 +206,7 @@ impl Plan {
     /// A plan that shows that everything works; its figures mean nothing.
     pub fn quick() -> Self {
         Self {
+            parts: Part::ALL.to_vec(),
             // One list: the verifier takes seconds over each on a busy machine.
             sizes: vec![1_000],
             opt_outs: 100,
@@ -90,6 +214,9 @@ impl Plan {
             rounds: 1,
             burst: 5_000,
             bursts: 2,
+            forwarded: 5_000,
+            drain_seconds: 1,
+            loads: 1,
             seed: 2,
         }
     }
@@ -99,6 +226,16 @@ impl Plan {
         u64::from(self.burst) * u64::from(self.bursts)
     }
 
+    /// Packets of one row in all rounds.
+    pub fn packets_per_row(&self) -> usize {
+        self.rounds * self.bursts as usize * self.burst as usize
+    }
+
+    /// The largest list.
+    pub fn largest(&self) -> usize {
+        self.sizes.iter().copied().max().unwrap_or(0)
+    }
+
     fn json(&self) -> Value {
         json!({
             "rounds": self.rounds,
@@ -106,6 +243,9 @@ impl Plan {
             "packets_per_call": self.burst,
             "flows": self.flows,
             "opt_outs": self.opt_outs,
+            "forwarded_per_round": self.forwarded,
+            "drain_seconds": self.drain_seconds,
+            "loads": self.loads,
             "seed": self.seed,
         })
     }

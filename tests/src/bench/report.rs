@@ -1,66 +1,33 @@
-//! The figures as text and JSON.
+//! The figures as JSON, and what is worked out of them.
 
-use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{
-    Plan,
+    Figures, Plan,
+    aims::{Aim, Bound},
+    cost::Row,
+    drain::{Drained, Fates},
+    forward::Candidate,
+    load::{LoadTimes, Loading},
     machine::Machine,
-    measure::{Figures, LoadTimes, Measured, Row},
+    opt_out::OptOuts,
+    spread::{Spread, rounded},
 };
 
 /// Version of the JSON; a field that goes or changes its meaning raises it.
-const VERSION: u32 = 1;
-
-/// The middle of several measurements, and how far they lie apart.
-#[derive(Copy, Clone, Debug, PartialEq)]
-pub struct Spread {
-    /// Half of them are at most this.
-    pub median: f64,
-    /// The least.
-    pub min: f64,
-    /// The greatest.
-    pub max: f64,
-}
-
-impl Spread {
-    /// Of at least one measurement.
-    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let mut sorted: Vec<f64> = values.into_iter().collect();
-        sorted.sort_unstable_by(f64::total_cmp);
-        let (min, max) = (*sorted.first()?, *sorted.last()?);
-        let middle = sorted.len() / 2;
-        let median = match sorted.len() % 2 {
-            0 => (sorted[middle - 1] + sorted[middle]) / 2.0,
-            _ => sorted[middle],
-        };
-        Some(Self { median, min, max })
-    }
-
-    fn json(self) -> Value {
-        json!({
-            "median": rounded(self.median),
-            "min": rounded(self.min),
-            "max": rounded(self.max),
-        })
-    }
-}
-
-/// To a hundredth: more would be noise.
-fn rounded(value: f64) -> f64 {
-    (value * 100.0).round() / 100.0
-}
+const VERSION: u32 = 2;
 
 /// A row's figures, held against the baselines of the same rounds.
-struct Compared<'a> {
-    row: &'a Row,
+pub(super) struct Compared<'a> {
+    pub(super) row: &'a Row,
     /// Nanoseconds a packet.
-    ns: Spread,
+    pub(super) ns: Spread,
     /// Nanoseconds a packet over `empty`.
-    added: Spread,
+    pub(super) added: Spread,
     /// `ns` over that of `parse-min`.
-    times_parse_min: Spread,
+    pub(super) times_parse_min: Spread,
 }
 
 /// Everything there is to tell.
@@ -77,28 +44,21 @@ pub struct Report {
 }
 
 impl Report {
-    /// Every row against the baselines of its family, round by round: what
-    /// disturbed a whole round disturbed both.
-    fn compared(&self) -> Vec<Compared<'_>> {
-        let baseline = |row: &Row, name: &str| {
-            self.figures
-                .rows
-                .iter()
-                .find(|other| other.family == row.family && other.measured.name() == name)
-        };
+    /// Every row against the baselines that ran right before and after it,
+    /// round by round: what disturbed one disturbed the others.
+    pub(super) fn compared(&self) -> Vec<Compared<'_>> {
         self.figures
+            .cost
             .rows
             .iter()
             .filter_map(|row| {
-                let empty = baseline(row, "empty")?;
-                let parse_min = baseline(row, "parse-min")?;
                 let own = || row.rounds.iter().copied();
                 Some(Compared {
                     row,
                     ns: Spread::of(own())?,
-                    added: Spread::of(own().zip(&empty.rounds).map(|(own, empty)| own - empty))?,
+                    added: Spread::of(own().zip(&row.empty).map(|(own, empty)| own - empty))?,
                     times_parse_min: Spread::of(
-                        own().zip(&parse_min.rounds).map(|(own, least)| own / least),
+                        own().zip(&row.parse_min).map(|(own, least)| own / least),
                     )?,
                 })
             })
@@ -107,6 +67,7 @@ impl Report {
 
     /// The report for programs.
     pub fn json(&self) -> Value {
+        let all = |each: &[f64]| each.iter().copied().map(rounded).collect::<Vec<_>>();
         let rows: Vec<Value> = self
             .compared()
             .into_iter()
@@ -120,17 +81,20 @@ impl Report {
                     "ns": compared.ns.json(),
                     "added_ns": compared.added.json(),
                     "times_parse_min": compared.times_parse_min.json(),
-                    "rounds_ns": row.rounds.iter().copied().map(rounded).collect::<Vec<_>>(),
+                    "rounds_ns": all(&row.rounds),
+                    "empty_ns": all(&row.empty),
+                    "parse_min_ns": all(&row.parse_min),
                     "packets": row.packets,
                     "exit": row.exits.map(|_| row.traffic.exit().name()),
                     "exits": row.exits,
                     "lookups": row.lookups,
+                    "swaps": row.swaps,
                 })
             })
             .collect();
-        let lists: Vec<Value> = self.figures.lists.iter().map(list_json).collect();
         let programs: Vec<Value> = self
             .figures
+            .cost
             .instructions
             .iter()
             .map(|(name, walked)| json!({"program": name, "verified_instructions": walked}))
@@ -145,123 +109,159 @@ impl Report {
             "machine": self.machine.json(),
             "method": self.plan.json(),
             "programs": programs,
-            "lists": lists,
+            "forwarding": self.forwarded().iter().map(Forwarded::json).collect::<Vec<_>>(),
+            "drain": self.figures.drain.iter().map(drained_json).collect::<Vec<_>>(),
+            "lists": self.figures.load.iter().map(Loaded::of).map(Loaded::json).collect::<Vec<_>>(),
+            "missing": self.missing().map(|(name, reason)| {
+                json!({"name": name, "reason": reason})
+            }).collect::<Vec<_>>(),
             "rows": rows,
+            "opt_outs": self.figures.opt_outs.as_ref().ok().map(opt_outs_json),
+            "aims": self.aims().iter().map(aim_json).collect::<Vec<_>>(),
         })
     }
 
-    /// The report for people.
-    pub fn text(&self) -> String {
-        let mut text = self.head();
-        let _ = writeln!(
-            text,
-            "\n{:<6} {:<10} {:>9} {:<10} {:>9} {:>17} {:>11} {:>11}",
-            "family",
-            "program",
-            "prefixes",
-            "traffic",
-            "ns/packet",
-            "min-max",
-            "over empty",
-            "x parse-min"
-        );
-        for compared in self.compared() {
-            let row = compared.row;
-            let _ = writeln!(
-                text,
-                "{:<6} {:<10} {:>9} {:<10} {:>9.1} {:>17} {:>11.1} {:>11.2}",
-                row.family.name(),
-                row.measured.name(),
-                prefixes(row.measured),
-                row.traffic.name(),
-                compared.ns.median,
-                format!("{:.1}-{:.1}", compared.ns.min, compared.ns.max),
-                compared.added.median,
-                compared.times_parse_min.median,
-            );
-        }
-        let _ = writeln!(
-            text,
-            "\n{:<6} {:>9} {:>9} {:>9} {:>10} {:>9} {:>9}   milliseconds to load a list",
-            "family", "prefixes", "parse", "merge", "compile", "kernel", "total"
-        );
-        for list in &self.figures.lists {
-            let steps = [list.parse, list.merge, list.compile, list.load];
-            let _ = write!(text, "{:<6} {:>9}", list.family.name(), list.prefixes);
-            for (step, width) in steps.into_iter().zip([9, 9, 10, 9]) {
-                let _ = write!(text, " {:>width$.1}", step.as_secs_f64() * 1e3);
-            }
-            let total: f64 = steps.iter().map(std::time::Duration::as_secs_f64).sum();
-            let _ = writeln!(text, " {:>9.1}", total * 1e3);
-        }
-        let _ = writeln!(text, "\ninstructions that the verifier walked:");
-        for (name, walked) in &self.figures.instructions {
-            let walked = walked.map_or("unknown".to_owned(), |walked| walked.to_string());
-            let _ = writeln!(text, "  {name:<10} {walked:>9}");
-        }
-        text
+    /// Every candidate against the one that only passes, round by round.
+    pub(super) fn forwarded(&self) -> Vec<Forwarded<'_>> {
+        let candidates = &self.figures.forward.candidates;
+        let Some(passes) = candidates.first() else {
+            return Vec::new();
+        };
+        candidates
+            .iter()
+            .filter_map(|candidate| {
+                let own = || candidate.rounds.iter().copied();
+                Some(Forwarded {
+                    candidate,
+                    rate: Spread::of(own())?,
+                    of_pass_only: Spread::of(
+                        own().zip(&passes.rounds).map(|(own, passes)| own / passes),
+                    )?,
+                })
+            })
+            .collect()
     }
 
-    fn head(&self) -> String {
-        let machine = &self.machine;
-        let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
-        let mut text = String::new();
-        if self.quick {
-            text.push_str(
-                "A quick run: it shows that the benchmark works, its figures mean nothing.\n",
-            );
-        }
-        let _ = writeln!(
-            text,
-            "{}, {} CPUs, kernel {}, load average {} at the start\n\
-             commit {}, kernel program by {}, {}\n\
-             {} rounds of {} packets a row, {} pairs of addresses, {} opt-outs",
-            known(&machine.cpu),
-            machine.cpus.map_or("?".to_owned(), |cpus| cpus.to_string()),
-            machine.kernel,
-            machine
-                .load_average
-                .map_or("unknown".to_owned(), |load| load.to_string()),
-            known(&machine.commit),
-            known(&machine.compiler),
-            machine.date,
-            self.plan.rounds,
-            self.plan.packets_per_round(),
-            self.plan.flows,
-            self.plan.opt_outs,
-        );
-        text
+    /// What could not be measured, and why.
+    pub(super) fn missing(&self) -> impl Iterator<Item = &(&'static str, String)> {
+        let figures = &self.figures;
+        let others = figures.cost.missing.iter().chain(&figures.forward.missing);
+        others.chain(figures.opt_outs.as_ref().err())
     }
 }
 
-fn prefixes(measured: Measured) -> String {
-    measured
-        .prefixes()
-        .map_or("-".to_owned(), |prefixes| prefixes.to_string())
+/// A candidate of the forwarding, held against the one that only passes.
+pub(super) struct Forwarded<'a> {
+    pub(super) candidate: &'a Candidate,
+    /// Packets a second.
+    pub(super) rate: Spread,
+    /// That, over the rate of the one that only passes.
+    pub(super) of_pass_only: Spread,
 }
 
-fn list_json(list: &LoadTimes) -> Value {
-    let ms = |step: std::time::Duration| rounded(step.as_secs_f64() * 1e3);
+impl Forwarded<'_> {
+    fn json(&self) -> Value {
+        json!({
+            "family": "ipv4",
+            "name": self.candidate.name,
+            "entries": self.candidate.entries,
+            "note": self.candidate.note,
+            "packets_per_second": self.rate.json(),
+            "of_pass_only": self.of_pass_only.json(),
+        })
+    }
+}
+
+fn opt_outs_json(opt_outs: &OptOuts) -> Value {
+    let spread = |times: &[Duration]| {
+        Spread::of(times.iter().map(|time| time.as_secs_f64() * 1e3)).map(Spread::json)
+    };
     json!({
-        "family": list.family.name(),
-        "prefixes": list.prefixes,
-        "parse_ms": ms(list.parse),
-        "merge_ms": ms(list.merge),
-        "compile_ms": ms(list.compile),
-        "load_ms": ms(list.load),
+        "opted_out_before": opt_outs.before,
+        "prefixes": opt_outs.prefixes,
+        "in_force_ms": spread(&opt_outs.in_force),
+        "answered_ms": spread(&opt_outs.answered),
     })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn aim_json(aim: &Aim) -> Value {
+    json!({
+        "aim": aim.what,
+        "bound": match aim.bound {
+            Bound::AtMost => "at most",
+            Bound::AtLeast => "at least",
+        },
+        "limit": aim.limit,
+        "measured": aim.measured,
+        "reached": aim.is_reached(),
+    })
+}
 
-    #[test]
-    fn the_median_of_an_even_number_lies_between_the_middle_two() {
-        let odd = Spread::of([3.0, 1.0, 2.0]).unwrap();
-        assert_eq!((odd.median, odd.min, odd.max), (2.0, 1.0, 3.0));
-        let even = Spread::of([4.0, 1.0, 3.0, 2.0]).unwrap();
-        assert_eq!(even.median, 2.5);
-        assert_eq!(Spread::of([]), None);
+fn drained_json(drained: &Drained) -> Value {
+    let fates = |fates: &Fates| {
+        json!({
+            "matched": fates.matched,
+            "delivered": fates.delivered,
+            "folded": fates.folded,
+            "lost": fates.lost,
+            "read": fates.read,
+        })
+    };
+    json!({
+        "reader": drained.reader.name(),
+        "seconds": rounded(drained.seconds),
+        "hits_per_second": drained.without_loss.map(rounded),
+        "fates": fates(&drained.fates),
+        "trials": drained.trials,
+        "emptying_per_second": rounded(drained.emptying),
+        "overload": fates(&drained.overload),
+    })
+}
+
+/// The medians of loading a list, in milliseconds.
+pub(super) struct Loaded<'a> {
+    pub(super) loading: &'a Loading,
+    /// Steps by name.
+    pub(super) steps: [(&'static str, Option<Spread>); 7],
+}
+
+impl<'a> Loaded<'a> {
+    pub(super) fn of(loading: &'a Loading) -> Self {
+        let of = |step: fn(&LoadTimes) -> Duration| {
+            Spread::of(
+                loading
+                    .times
+                    .iter()
+                    .map(|times| step(times).as_secs_f64() * 1e3),
+            )
+        };
+        Self {
+            loading,
+            steps: [
+                ("read", of(|times| times.read)),
+                ("parse", of(|times| times.parse)),
+                ("merge", of(|times| times.merge)),
+                ("compile", of(|times| times.compile)),
+                ("kernel", of(|times| times.kernel)),
+                ("total", of(LoadTimes::total)),
+                ("plain_trie", of(|times| times.plain)),
+            ],
+        }
+    }
+
+    fn json(self) -> Value {
+        let mut list = serde_json::Map::new();
+        list.insert("family".into(), self.loading.family.name().into());
+        list.insert("prefixes".into(), self.loading.prefixes.into());
+        for (name, spread) in self.steps {
+            list.insert(format!("{name}_ms"), spread.map(Spread::json).into());
+        }
+        list.insert("peak_bytes".into(), self.loading.peak_bytes.into());
+        list.insert("maps_bytes".into(), self.loading.maps_bytes.into());
+        list.insert(
+            "maps".into(),
+            self.loading.maps.iter().cloned().collect::<Value>(),
+        );
+        Value::Object(list)
     }
 }

@@ -123,7 +123,11 @@ fn config(start: Timestamp, files: &Files, folder: &Path, pins: &Path) -> String
          [consent]\n\
          model = \"opt-out\"\n\
          notice_since = {notice}\n\
-         lists = [{opt_out}]\n",
+         lists = [{opt_out}]\n\
+         \n\
+         # The account is held packet by packet.\n\
+         [folding]\n\
+         window = \"0s\"\n",
         run = quoted(&folder.join("run")),
         pins = quoted(pins),
         state = quoted(&folder.join("state")),

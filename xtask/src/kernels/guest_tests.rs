@@ -8,10 +8,11 @@ use anyhow::{Context, Result, bail};
 use crate::{build, process, workspace};
 
 /// Test binaries that need neither interfaces nor other programs.
-const TESTS: [&str; 5] = [
+const TESTS: [&str; 6] = [
     "consent_first",
     "decision",
     "edge_packets",
+    "folding",
     "parser_agreement",
     "shared_addresses",
 ];

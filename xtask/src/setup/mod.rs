@@ -15,7 +15,9 @@ use std::sync::OnceLock;
 use anyhow::Result;
 
 use crate::process;
-use packages::{BUSYBOX, CC, CXX, GIT, IP, NSENTER, QEMU, TSHARK};
+use packages::{
+    BUSYBOX, CC, CXX, GIT, IP, IPSET, IPTABLES, NFT, NSENTER, QEMU, TSHARK, XDP_FILTER,
+};
 
 pub use compiler::Compiler;
 
@@ -50,6 +52,8 @@ pub enum Need {
     Fuzz,
     /// As to build, and boot other kernels.
     Emulator,
+    /// As to build, and measure other products where they can be had.
+    Bench,
 }
 
 /// The machine lacks something that this checkout cannot install: exit status 3.
@@ -117,6 +121,7 @@ pub fn ensure(need: Need) -> Result<()> {
         Need::Oracle => (&[TSHARK], &[]),
         Need::Fuzz => (&[CXX], &[]),
         Need::Emulator => (&[QEMU, BUSYBOX], &[]),
+        Need::Bench => (&[], &[IP, NSENTER, NFT, IPTABLES, IPSET, XDP_FILTER]),
     };
     for tool in required {
         packages::require(tool)?;

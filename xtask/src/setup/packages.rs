@@ -81,8 +81,35 @@ pub const BUSYBOX: &Tool = &Tool {
     why: "the user space of those kernels",
 };
 
+/// Sets of addresses at netdev ingress.
+pub const NFT: &Tool = &Tool {
+    program: "nft",
+    package: "nftables",
+    why: "the benchmark measures it beside the matcher",
+};
+/// Rules that ask a set of ipset.
+pub const IPTABLES: &Tool = &Tool {
+    program: "iptables",
+    package: "iptables",
+    why: "the benchmark measures it beside the matcher",
+};
+/// Sets of addresses for iptables.
+pub const IPSET: &Tool = &Tool {
+    program: "ipset",
+    package: "ipset",
+    why: "the benchmark measures it beside the matcher",
+};
+/// An XDP program with a list of addresses.
+pub const XDP_FILTER: &Tool = &Tool {
+    program: "xdp-filter",
+    package: "xdp-tools",
+    why: "the benchmark measures it beside the matcher",
+};
+
 /// All of them, for the report of `cargo xtask setup`.
-pub const TOOLS: [&Tool; 8] = [CC, CXX, GIT, IP, NSENTER, TSHARK, QEMU, BUSYBOX];
+pub const TOOLS: [&Tool; 12] = [
+    CC, CXX, GIT, IP, NSENTER, TSHARK, QEMU, BUSYBOX, NFT, IPTABLES, IPSET, XDP_FILTER,
+];
 
 /// The program is there afterwards.
 ///

@@ -20,6 +20,7 @@ const STREET: &[(&str, &str)] = &[
         "the operator's file; names feeds and consent, they do not name it",
     ),
     ("canary", "an indicator and a flow of the product's own"),
+    ("fetch", "feeds from the web, and files that change"),
     (
         "tables",
         "indicators, consent and settings as the kernel wants them",

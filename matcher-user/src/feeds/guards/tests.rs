@@ -215,6 +215,35 @@ fn shared_services_are_never_matched_from_either_side() {
 }
 
 #[test]
+fn a_stored_hit_is_judged_by_its_indicator_as_it_is_written() {
+    let guards = Guards {
+        allow: vec![Allowed {
+            value: "198.51.100.7".parse().unwrap(),
+            reason: "a partner".to_owned(),
+        }],
+        ..Guards::default()
+    };
+    let never = guards.never_matched();
+    for value in [
+        "198.51.100.7",
+        "198.51.100.0/24",
+        "8.8.8.8",
+        "2606:4700:4700::1111",
+    ] {
+        assert!(never.overlaps_text(value), "{value}");
+        // The same word as at a load.
+        let prefix = value
+            .parse::<IpNet>()
+            .or_else(|_| value.parse::<IpAddr>().map(IpNet::from));
+        let prefix = prefix.unwrap_or_else(|_| panic!("{value}"));
+        assert!(judge(&guards, &prefix.to_string()).is_some(), "{value}");
+    }
+    for value in ["198.51.100.8", "198.51.101.0/24", "c2.example", ""] {
+        assert!(!never.overlaps_text(value), "{value}");
+    }
+}
+
+#[test]
 fn the_shipped_list_holds_no_address_twice() {
     let mut addresses: Vec<IpAddr> = NEVER_MATCH.iter().map(|(address, _)| *address).collect();
     addresses.sort_unstable();

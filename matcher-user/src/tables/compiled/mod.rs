@@ -32,6 +32,20 @@ pub struct Image {
 }
 
 impl Image {
+    /// Lines of the same word.
+    pub fn filled(lines: usize, word: u64) -> Self {
+        Self {
+            lines: vec![[word; LINE_WORDS as usize]; lines],
+        }
+    }
+
+    /// Writes one word; nothing past the end.
+    pub fn set(&mut self, word: usize, value: u64) {
+        if let Some(place) = self.lines.as_flattened_mut().get_mut(word) {
+            *place = value;
+        }
+    }
+
     fn zeroed(lines: usize) -> Self {
         Self {
             lines: vec![[0; LINE_WORDS as usize]; lines],

@@ -1,18 +1,18 @@
-//! What `cargo xtask bench` runs in the kernel: the product's own program, and
-//! the baselines it is held against, on one packet whose addresses change with
-//! every run (`matcher-ebpf/src/baselines.rs` says how).
+//! One packet whose addresses change with every run.
 
-use std::{fs, path::Path};
+use std::{path::Path, time::Duration};
 
 use aya::{
-    Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
-    maps::{Array, MapData, ProgramArray},
+    maps::{MapData, ProgramArray},
     programs::{ProgramError, TestRun as _, TestRunOptions, Xdp},
 };
 
 use super::{
-    KernelError,
-    program::{LOOPBACK, Loaded, Outcome, Program, context},
+    super::{
+        KernelError,
+        program::{LOOPBACK, Loaded, Outcome, Program, context},
+    },
+    BareRing, Baselines, Reference, ReferenceProgram, count_of, fill,
 };
 
 /// Source and destination of a packet, in network order.
@@ -66,14 +66,17 @@ pub enum Target<'a> {
     Parse(&'a mut Loaded),
     /// The program that is attached, with these tables.
     Matcher(&'a mut Loaded),
+    /// A reference, with its tables.
+    Reference(&'a mut Reference, ReferenceProgram),
+    /// A record of the size of a hit for each packet, and nothing else.
+    Bare(&'a mut BareRing),
 }
 
 /// The loaded baselines object with one list of addresses.
 pub struct Rotor {
-    ebpf: Ebpf,
+    baselines: Baselines,
     rotor: &'static str,
     target: ProgramArray<MapData>,
-    origin: String,
 }
 
 impl Rotor {
@@ -84,63 +87,73 @@ impl Rotor {
     /// The file is not the baselines object, `flows` is empty, or the kernel
     /// refuses.
     pub fn load(object: &Path, flows: &Flows) -> Result<Self, KernelError> {
-        let origin = object.display().to_string();
-        let wrong = |reason: String| KernelError::Object {
-            path: origin.clone(),
-            reason,
-        };
-        let bytes = fs::read(object).map_err(|error| wrong(format!("cannot be read: {error}")))?;
-        let count = u32::try_from(flows.len())
-            .ok()
-            .filter(|count| *count > 0)
-            .ok_or_else(|| wrong(format!("cannot rotate {} flows", flows.len())))?;
+        Self::with(object, flows, flows.rotor())
+    }
+
+    /// The same for IPv4, but each packet has the source of one flow and the
+    /// destination of another, so that hardly any pair comes twice; and it
+    /// keeps a [`Rotor::pace`].
+    ///
+    /// # Errors
+    /// As [`Rotor::load`].
+    pub fn load_pairs(object: &Path, flows: Vec<[u8; 8]>) -> Result<Self, KernelError> {
+        Self::with(object, &Flows::V4(flows), "rotate_pairs_v4")
+    }
+
+    fn with(object: &Path, flows: &Flows, rotor: &'static str) -> Result<Self, KernelError> {
+        let count = count_of(object, flows.len())?;
         let map = match flows {
             Flows::V4(_) => "FLOWS_V4",
             Flows::V6(_) => "FLOWS_V6",
         };
-        let mut ebpf = EbpfLoader::new()
-            .verifier_log_level(VerifierLogLevel::DEBUG | VerifierLogLevel::STATS)
-            .override_global("FLOWS", &count, true)
-            .map_max_entries(map, count)
-            .load(&bytes)
-            .map_err(|error| match error {
-                EbpfError::ParseError(error) => wrong(error.to_string()),
-                error => KernelError::from_source(format!("loading {origin}"), error),
-            })?;
-        let missing = |name: &str| wrong(format!("has no map {name}"));
-        let typed = |error| KernelError::from_source("a map of the baselines", error);
-        let target = ebpf.take_map("TARGET").ok_or_else(|| missing("TARGET"))?;
-        let target = ProgramArray::try_from(target).map_err(typed)?;
-        // Left where it is: loading a program needs it open.
-        let addresses = ebpf.map_mut(map).ok_or_else(|| missing(map))?;
+        let mut baselines = Baselines::load(object, |loader| {
+            loader
+                .override_global("FLOWS", &count, true)
+                .map_max_entries(map, count);
+        })?;
+        let target = baselines.take("TARGET")?;
         match flows {
-            Flows::V4(flows) => fill(Array::try_from(addresses).map_err(typed)?, flows)?,
-            Flows::V6(flows) => fill(Array::try_from(addresses).map_err(typed)?, flows)?,
+            Flows::V4(flows) => fill(baselines.array(map)?, flows)?,
+            Flows::V6(flows) => fill(baselines.array(map)?, flows)?,
         }
         let mut loaded = Self {
-            ebpf,
-            rotor: flows.rotor(),
+            baselines,
+            rotor,
             target,
-            origin,
         };
         // Before any target is set: what the slot takes is fixed by the
         // program that uses it.
-        loaded.verified(loaded.rotor)?;
+        loaded.baselines.verified(loaded.rotor)?;
         Ok(loaded)
     }
 
     /// Puts a program behind the rotation, for the runs to come.
     pub fn aim(&mut self, target: Target<'_>) -> Result<(), KernelError> {
         let fd = match target {
-            Target::Baseline(baseline) => self.verified(baseline.name())?.fd(),
+            Target::Baseline(baseline) => self.baselines.verified(baseline.name())?.fd(),
             Target::Parse(loaded) => loaded.verified(Program::Parse)?.fd(),
             Target::Matcher(loaded) => loaded.verified(Program::Matcher)?.fd(),
+            Target::Reference(reference, program) => reference.verified(program)?.fd(),
+            Target::Bare(bare) => bare.verified()?.fd(),
         }
         .and_then(|fd| fd.try_clone().map_err(ProgramError::IOError))
         .map_err(|error| KernelError::from_source("naming the program to run", error))?;
         self.target
             .set(0, &fd, 0)
             .map_err(|error| KernelError::from_source("choosing the program to run", error))
+    }
+
+    /// Lets so much time go by from one packet to the next, up to a
+    /// millisecond; zero: none. Only for one of [`Rotor::load_pairs`].
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn pace(&mut self, between: Duration) -> Result<(), KernelError> {
+        let nanoseconds = u64::try_from(between.as_nanos()).unwrap_or(u64::MAX);
+        self.baselines
+            .array::<u64>("PACE")?
+            .set(0, nanoseconds, 0)
+            .map_err(|error| KernelError::from_source("setting the pace of packets", error))
     }
 
     /// Runs `frame` `repeat` times, each time with the next addresses.
@@ -150,6 +163,7 @@ impl Rotor {
     pub fn run(&mut self, frame: &[u8], repeat: u32) -> Result<Outcome, KernelError> {
         let context = context(frame, LOOPBACK);
         let result = self
+            .baselines
             .verified(self.rotor)?
             .test_run(TestRunOptions {
                 data_in: Some(frame),
@@ -170,22 +184,7 @@ impl Rotor {
         &mut self,
         baseline: Baseline,
     ) -> Result<Option<u32>, KernelError> {
-        instructions(self.verified(baseline.name())?)
-    }
-
-    fn verified(&mut self, name: &str) -> Result<&mut Xdp, KernelError> {
-        let xdp: &mut Xdp = self
-            .ebpf
-            .program_mut(name)
-            .and_then(|found| found.try_into().ok())
-            .ok_or_else(|| KernelError::Object {
-                path: self.origin.clone(),
-                reason: format!("has no XDP program {name}"),
-            })?;
-        match xdp.load() {
-            Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(xdp),
-            Err(error) => Err(KernelError::from_source(format!("loading {name}"), error)),
-        }
+        instructions(self.baselines.verified(baseline.name())?)
     }
 }
 
@@ -197,19 +196,8 @@ impl Loaded {
     }
 }
 
-fn instructions(xdp: &Xdp) -> Result<Option<u32>, KernelError> {
+pub(super) fn instructions(xdp: &Xdp) -> Result<Option<u32>, KernelError> {
     xdp.info()
         .map(|info| info.verified_instruction_count())
         .map_err(|error| KernelError::from_source("asking about a loaded program", error))
-}
-
-fn fill<Flow: aya::Pod>(
-    mut map: Array<&mut MapData, Flow>,
-    flows: &[Flow],
-) -> Result<(), KernelError> {
-    for (index, flow) in (0..).zip(flows) {
-        map.set(index, flow, 0)
-            .map_err(|error| KernelError::from_source("writing the addresses of packets", error))?;
-    }
-    Ok(())
 }
