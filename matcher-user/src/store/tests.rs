@@ -355,7 +355,7 @@ fn a_newer_a_foreign_and_a_damaged_file_are_refused_with_advice() {
         let text = Store::open(path, "tokyo-1").unwrap_err().to_string();
         text.replace(folder.path().to_str().unwrap(), "/var/lib")
     };
-    insta::assert_snapshot!(message(&path), @"/var/lib/state/hits.db: the store has schema version 99, this build knows up to 2; run the newer build, or move the file away to start an empty store");
+    insta::assert_snapshot!(message(&path), @"/var/lib/state/hits.db: the store has schema version 99, this build knows up to 3; run the newer build, or move the file away to start an empty store");
 
     let foreign = folder.path().join("foreign.db");
     Connection::open(&foreign)
@@ -593,6 +593,8 @@ fn a_file_of_version_1_keeps_its_hits_and_its_candidates_ids() {
          ALTER TABLE hits DROP COLUMN nat64_ip;
          ALTER TABLE hits DROP COLUMN space;
          ALTER TABLE hits DROP COLUMN vlan_ids;
+         ALTER TABLE hits DROP COLUMN several_flows;
+         DROP TABLE folds;
          CREATE TABLE old (
              id INTEGER PRIMARY KEY AUTOINCREMENT, address BLOB NOT NULL UNIQUE, published INTEGER
          ) STRICT;
