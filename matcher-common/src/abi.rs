@@ -164,6 +164,10 @@ pub struct BoundKey {
     pub reserved: u32,
 }
 
+/// The indicator of canaries, which no feed lists. Their hits are neither folded
+/// nor bounded: each is awaited.
+pub const CANARY_INDICATOR: u32 = u32::MAX;
+
 /// Bit of [`BoundKey::lane`].
 pub const BEYOND_BOUND: u32 = 1 << 16;
 

@@ -10,7 +10,7 @@ use aya_ebpf::{
     macros::map,
     maps::{HashMap, PerCpuArray},
 };
-use matcher_common::abi::{BEYOND_BOUND, Bound, BoundKey, Counter, Flow, Fold, Setting};
+use matcher_common::abi::{BEYOND_BOUND, Bound, BoundKey, CANARY_INDICATOR, Counter, Flow, Fold, Setting};
 
 use crate::maps;
 
@@ -81,7 +81,8 @@ pub(crate) enum Outcome {
 #[inline(always)]
 pub(crate) fn fold(desk: &mut Desk, now_ns: u64) -> Fate {
     let window = maps::setting(Setting::FoldWindowNs);
-    if window == 0 {
+    // Each canary is awaited, and must not be counted into the one before.
+    if window == 0 || desk.flow.indicator == CANARY_INDICATOR {
         return Fate::Event(Permit::Free);
     }
     let odd = maps::setting(Setting::FoldGeneration) & 1 != 0;

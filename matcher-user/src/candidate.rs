@@ -31,6 +31,8 @@ impl fmt::Display for CandidateId {
 pub enum State {
     /// Nobody has decided on it yet.
     Open,
+    /// It was printed, and rests on nothing any more.
+    Withdrawn,
 }
 
 /// What the subscriber would be told.
@@ -101,6 +103,8 @@ pub struct Candidate {
     pub finding: Finding,
     /// Where it was seen.
     pub edge: String,
+    /// Why it was withdrawn.
+    pub why: Option<String>,
 }
 
 impl Candidate {
@@ -118,6 +122,16 @@ impl Candidate {
             },
             finding,
             edge: edge.to_owned(),
+            why: None,
+        }
+    }
+
+    /// The same, taken back: what it rested on was found to be wrong.
+    pub fn withdrawn(self, why: String) -> Self {
+        Self {
+            state: State::Withdrawn,
+            why: Some(why),
+            ..self
         }
     }
 
@@ -174,6 +188,7 @@ impl Serialize for Candidate {
                 record_count: finding.record_count,
             },
             edge: &self.edge,
+            why: self.why.as_deref(),
         }
         .serialize(serializer)
     }
@@ -196,6 +211,8 @@ struct Line<'a> {
     contacts: Contacts,
     evidence: EvidencePart<'a>,
     edge: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -297,7 +314,11 @@ impl fmt::Display for Candidate {
         } else {
             "one-way"
         };
-        write!(f, " [{}], {way}, ground {}", feeds.join(", "), self.ground)
+        write!(f, " [{}], {way}, ground {}", feeds.join(", "), self.ground)?;
+        match &self.why {
+            Some(why) => write!(f, "; WITHDRAWN: {why}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -22,6 +22,11 @@ use crate::protocol::Protocol;
 #[serde(transparent)]
 pub struct IndicatorId(pub u32);
 
+impl IndicatorId {
+    /// The canary's: an indicator of the product's own, which no feed lists.
+    pub const CANARY: Self = Self(matcher_common::abi::CANARY_INDICATOR);
+}
+
 /// Which traffic with the address the indicator speaks of. Absent parts mean
 /// "any" (R6: a C&C entry may carry a port).
 #[derive(

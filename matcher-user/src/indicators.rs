@@ -11,7 +11,11 @@ mod catalog_file;
 mod lookup;
 pub mod report;
 
-use std::{cmp::Ordering, sync::Arc};
+use std::{
+    cmp::{Ordering, Reverse},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -25,7 +29,7 @@ pub use self::{
 use crate::{
     feeds::FeedEntry,
     hit::IndicatorSummary,
-    indicator::{DomainName, Indicator, IndicatorId, Qualifier, Statement},
+    indicator::{DomainName, Indicator, IndicatorId, Qualifier, Statement, value_text},
 };
 
 /// What makes an indicator itself and not another one.
@@ -184,6 +188,31 @@ impl IndicatorSet {
     /// All names, in order of value. Nothing matches them yet (R8).
     pub fn names(&self) -> impl ExactSizeIterator<Item = &Indicator<DomainName>> {
         self.names.iter().map(Arc::as_ref)
+    }
+
+    /// The addresses and names that are kept when these are asked.
+    pub fn filtered(
+        &self,
+        address: impl Fn(&Indicator) -> bool,
+        name: impl Fn(&Indicator<DomainName>) -> bool,
+    ) -> Self {
+        Self::new(
+            self.list.iter().filter(|it| address(it)).cloned().collect(),
+            self.names.iter().filter(|it| name(it)).cloned().collect(),
+        )
+    }
+
+    /// The prefixes that are listed and cover an address, longest first, as
+    /// people write them, each once.
+    pub fn covering_values(&self, address: IpAddr) -> Vec<String> {
+        let mut values: Vec<IpNet> = self
+            .iter()
+            .map(|indicator| indicator.value)
+            .filter(|value| value.contains(&address))
+            .collect();
+        values.sort_unstable_by_key(|value| Reverse(value.prefix_len()));
+        values.dedup();
+        values.into_iter().map(value_text).collect()
     }
 
     /// How many addresses and prefixes.

@@ -3,9 +3,9 @@
 //! Data flows one way; a module knows only modules above it in this list:
 //!
 //! - what is spoken of: [`protocol`], [`indicator`], [`hit`];
-//! - feeds to indicators: [`feeds`], [`indicators`];
+//! - feeds to indicators: [`feeds`], [`indicators`], [`verdicts`];
 //! - whose traffic may be looked at: [`consent`], [`subscribers`], [`nat64`];
-//! - [`config`];
+//! - [`config`], [`canary`];
 //! - feeds from the web and from files that change: [`fetch`];
 //! - lists to what the kernel looks up: [`tables`];
 //! - the border to the kernel, the only module that names `aya`: [`kernel`];
@@ -20,6 +20,7 @@
 
 pub mod agent;
 pub mod aggregate;
+pub mod canary;
 pub mod candidate;
 pub mod capture;
 pub mod clock;
@@ -41,3 +42,4 @@ pub mod sinks;
 pub mod store;
 pub mod subscribers;
 pub mod tables;
+pub mod verdicts;

@@ -2,13 +2,14 @@
 
 use std::{fs, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use matcher_tests::{
     lab::Lab,
     matcher::{Deployment, answer, beacon, subscriber, wait_until},
     skip::skip,
 };
 use rustix::process::Signal;
+use serde_json::Value;
 
 const ALLOW: &str =
     "[guards]\nallow = [{ value = \"198.51.100.23\", reason = \"ticket 4711\" }]\n\n[[feed]]\n";
@@ -49,8 +50,17 @@ fn a_new_allowlist_entry_withdraws_what_rests_on_its_indicator_alone() -> Result
     deployment.configure("[[feed]]\n", ALLOW)?;
     agent.signal(Signal::HUP)?;
     agent.wait_for_log("2 indicators in force")?;
-    agent.wait_for_log("never matched now; disregard: candidate 1")?;
+    agent.wait_for_log(
+        "candidates: 1 withdrawn, which rested on destinations that are never matched alone",
+    )?;
     let before = printed()?;
+    let last: Value = serde_json::from_str(before.lines().last().context("a line")?)?;
+    assert_eq!(last["state"], "withdrawn", "{last}");
+    assert_eq!(last["id"], 1);
+    assert_eq!(
+        last["why"],
+        "198.51.100.23 is never matched now (an allowed destination)"
+    );
     // Neither matched any more nor printed again.
     contact(&deployment, 8, 50_002)?;
     agent.signal(Signal::TERM)?;

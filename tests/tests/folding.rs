@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use matcher_common::abi::{Counter, Flow, HitEvent, InterfaceSettings, hit_flags, role};
+use matcher_common::abi::{
+    CANARY_INDICATOR, Counter, Flow, HitEvent, InterfaceSettings, hit_flags, role,
+};
 use matcher_tests::{
     cleanup::Cleanup,
     frames::Frame,
@@ -71,6 +73,7 @@ impl Edge {
                 indicators: vec![
                     indicator(1, "198.51.100.23/32"),
                     indicator(2, "192.0.2.0/24"),
+                    indicator(CANARY_INDICATOR, "198.19.255.1/32"),
                 ],
                 now: packets::now(),
             },
@@ -287,6 +290,30 @@ fn events_of_one_subscriber_and_one_indicator_are_bounded() {
     edge.send(&flow(7, 400), 1);
     assert_eq!(edge.drain().len(), 1);
     edge.settle(300 + 2 + 5 + 7 + 1);
+}
+
+/// Each is awaited (design decision 11).
+#[test]
+fn canaries_are_neither_folded_nor_bounded() {
+    if is_skipped("canaries_are_neither_folded_nor_bounded") {
+        return;
+    }
+    let mut edge = Edge::new(LIMITS, folding(LONG, 1));
+    let canary = |port| {
+        Frame::ethernet()
+            .ipv4(subscriber(7), [198, 19, 255, 1])
+            .udp(port, 9)
+            .build()
+    };
+    edge.send(&canary(1), 5);
+    edge.send(&canary(2), 5);
+    assert_eq!(edge.drain().len(), 10);
+    assert_eq!(edge.sweep(), []);
+    // They take no place of others.
+    edge.send(&flow(7, 1), 5);
+    assert_eq!(edge.drain().len(), 1);
+    edge.settle(15);
+    assert_eq!(edge.count(Counter::Folded), 4);
 }
 
 #[test]

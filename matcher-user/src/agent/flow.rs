@@ -5,6 +5,7 @@ mod folds;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,18 +15,20 @@ use matcher_common::abi::Counter;
 use super::Output;
 use crate::{
     aggregate::{Aggregator, Cursor, Finding, Policy},
+    canary,
     candidate::{Candidate, CandidateId},
-    clock::WallOffset,
+    clock::{WallOffset, boot_now_ns},
     consent::{ConsentTable, Purpose},
-    drain::Names,
+    drain::{Names, bare_hit},
     feeds::NeverMatched,
-    hit::{Direction, Hit, SubscriberAddress},
+    hit::{Direction, Hit, IndicatorSummary, SubscriberAddress},
     indicator::IndicatorId,
     indicators::Catalog,
     instance::{InstanceError, refuses},
     kernel::{attach, ring::Ring, tables::Counters},
     sinks::{JsonLines, TextLines},
     store::{RingIdentity, Store},
+    verdicts::{Refuted, Verdicts},
 };
 
 /// Events read, stored and released together.
@@ -66,12 +69,60 @@ pub(super) struct Flow {
     /// Findings that changed and are not printed yet.
     pending: BTreeMap<SubscriberAddress, Finding>,
     printed: HashMap<CandidateId, Instant>,
+    /// What must not count, and is not recorded any more: what was found to be
+    /// wrong, and the destinations that are never matched.
+    refuted: Refuted,
     never_matched: NeverMatched,
+    /// Canaries that came through and are not asked for yet.
+    canaries: Vec<CanarySeen>,
+    canaries_seen: u64,
+    canary: Arc<IndicatorSummary>,
     /// Every closed generation of folded packets is stored and emptied.
     settled: bool,
     stored: u64,
     discarded: u64,
     candidates: u64,
+}
+
+/// What verdicts and allowed destinations did to candidates that were printed.
+#[derive(Copy, Clone, Debug, Default)]
+pub(super) struct Withdrawals {
+    /// Rested on nothing else.
+    pub(super) withdrawn: u64,
+    /// Printed again, without that or with what was taken back.
+    pub(super) corrected: u64,
+}
+
+impl Withdrawals {
+    /// For a person; none when nothing was done. `what`: what proves nothing.
+    pub(super) fn text(self, what: &str) -> Option<String> {
+        let Self {
+            withdrawn,
+            corrected,
+        } = self;
+        (withdrawn + corrected > 0).then(|| {
+            format!(
+                "candidates: {withdrawn} withdrawn, which rested on {what} alone; {corrected} \
+                 printed again, on what they rest on now"
+            )
+        })
+    }
+}
+
+/// Verdicts, in the words of [`Withdrawals::text`].
+pub(super) const REFUTED: &str = "false positives";
+/// Allowed destinations, likewise.
+pub(super) const ALLOWED: &str = "destinations that are never matched";
+
+/// The canary's event, read from the ring buffer and released.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct CanarySeen {
+    /// The port that tells one flow from another.
+    pub(super) port: Option<u16>,
+    /// Interface that it seemed to come in on.
+    pub(super) ifindex: u32,
+    /// From the program to the store's commit, nanoseconds.
+    pub(super) latency_ns: u64,
 }
 
 impl Flow {
@@ -81,7 +132,6 @@ impl Flow {
         catalog_path: PathBuf,
         ring: &mut Ring,
         edge: String,
-        never_matched: NeverMatched,
         sink: Sink,
     ) -> Result<Self, InstanceError> {
         let ring_id = RingIdentity(ring.id().0.clone());
@@ -101,7 +151,11 @@ impl Flow {
             sink,
             pending: BTreeMap::new(),
             printed: HashMap::new(),
-            never_matched,
+            refuted: Refuted::default(),
+            never_matched: NeverMatched::default(),
+            canaries: Vec::new(),
+            canaries_seen: 0,
+            canary: canary::summary(),
             settled: false,
             stored: 0,
             discarded: 0,
@@ -143,45 +197,127 @@ impl Flow {
         Ok(())
     }
 
-    /// A hit of an indicator that may no longer be one shows nothing. What came
-    /// in still counts against the subscriber having begun.
+    /// A hit of an indicator that may not be one shows nothing. What came in
+    /// still counts against the subscriber having begun.
     fn counts(&self, hit: &Hit) -> bool {
-        hit.direction == Direction::Inbound || !self.is_never_matched(hit)
+        hit.direction == Direction::Inbound || self.may_be_kept(hit)
     }
 
-    fn is_never_matched(&self, hit: &Hit) -> bool {
-        self.never_matched.overlaps_text(&hit.indicator.value)
+    /// Neither found to be wrong nor never matched: else its hits are not kept,
+    /// when they were matched before that was in force.
+    fn may_be_kept(&self, hit: &Hit) -> bool {
+        !self.never_matched.overlaps_text(&hit.indicator.value)
+            && self.refuted.why_hit(&hit.indicator).is_none()
     }
 
-    /// Takes up the destinations that are never matched: a candidate that
-    /// rests on nothing else is not printed any more. Gives those that were
-    /// printed before.
+    /// Takes up verdicts: candidates that rest on false positives alone are
+    /// withdrawn, those that rest on other indicators too are printed again
+    /// without them. What was taken back counts again.
+    /// `starting`: what was printed was printed by an agent before this one.
+    pub(super) fn take_up(
+        &mut self,
+        verdicts: &Verdicts,
+        starting: bool,
+    ) -> Result<Withdrawals, InstanceError> {
+        let refuted = verdicts.refuted();
+        if refuted == self.refuted {
+            return Ok(Withdrawals::default());
+        }
+        let before = self.aggregator.findings();
+        self.refuted = refuted;
+        self.correct(before, starting)
+    }
+
+    /// The same for the destinations that are never matched.
     pub(super) fn spare(
         &mut self,
         never_matched: NeverMatched,
-    ) -> Result<Vec<CandidateId>, InstanceError> {
+        starting: bool,
+    ) -> Result<Withdrawals, InstanceError> {
         if never_matched == self.never_matched {
-            return Ok(Vec::new());
+            return Ok(Withdrawals::default());
         }
         let before = self.aggregator.findings();
         self.never_matched = never_matched;
+        self.correct(before, starting)
+    }
+
+    /// Adds up again, and corrects what was printed of `before`.
+    fn correct(
+        &mut self,
+        before: Vec<Finding>,
+        starting: bool,
+    ) -> Result<Withdrawals, InstanceError> {
+        let mut done = Withdrawals::default();
         self.aggregator = Aggregator::new(*self.aggregator.policy());
         self.pending.clear();
         self.rebuild()?;
-        let now: BTreeSet<SubscriberAddress> = self
+        let now: BTreeMap<_, Finding> = self
             .aggregator
             .findings()
             .into_iter()
-            .map(|finding| finding.address)
+            .map(|finding| (finding.address, finding))
             .collect();
-        let mut withdrawn = Vec::new();
         for finding in before {
             let id = self.store.candidate_id(finding.address)?;
-            if !now.contains(&finding.address) && self.store.published(id)?.is_some() {
-                withdrawn.push(id);
+            // What was never printed needs no correction.
+            let Some(printed) = self.store.published(id)? else {
+                continue;
+            };
+            match now.get(&finding.address) {
+                Some(same) if *same == finding => {}
+                // An agent before this one has corrected it.
+                Some(other) if starting && printed <= other.revision.0 => {}
+                Some(_) => {
+                    self.store.unpublish(id)?;
+                    self.printed.remove(&id);
+                    done.corrected += 1;
+                }
+                None => {
+                    self.store.unpublish(id)?;
+                    let mut whys: Vec<String> = finding
+                        .indicators
+                        .iter()
+                        .filter_map(|indicator| self.why_out(indicator))
+                        .collect();
+                    whys.dedup();
+                    let candidate =
+                        Candidate::infected(id, &self.edge, finding).withdrawn(whys.join("; "));
+                    self.write(&candidate)?;
+                    done.withdrawn += 1;
+                }
             }
         }
-        Ok(withdrawn)
+        Ok(done)
+    }
+
+    /// Why an indicator proves nothing, for a person.
+    fn why_out(&self, indicator: &IndicatorSummary) -> Option<String> {
+        let value = &indicator.value;
+        if let Some(verdict) = self.refuted.why_hit(indicator) {
+            return Some(format!("{value} is a {}", verdict.reason()));
+        }
+        self.never_matched
+            .overlaps_text(value)
+            .then(|| format!("{value} is never matched now (an allowed destination)"))
+    }
+
+    fn write(&mut self, candidate: &Candidate) -> Result<(), InstanceError> {
+        match &mut self.sink {
+            Sink::Json(lines) => lines.write(candidate)?,
+            Sink::Text(lines) => lines.write(candidate)?,
+        }
+        Ok(())
+    }
+
+    /// Canaries that came through since the last call.
+    pub(super) fn take_canaries(&mut self) -> Vec<CanarySeen> {
+        std::mem::take(&mut self.canaries)
+    }
+
+    /// Canaries that came through since the start.
+    pub(super) fn canaries_seen(&self) -> u64 {
+        self.canaries_seen
     }
 
     pub(super) fn set_catalog(&mut self, catalog: Catalog) {
@@ -206,6 +342,7 @@ impl Flow {
     ) -> Result<bool, InstanceError> {
         for _ in 0..BATCHES {
             let mut hits = Vec::new();
+            let mut canaries = Vec::new();
             let mut read = 0;
             let keep_from = self.aggregator.policy().keep_from(Timestamp::now());
             while read < BATCH {
@@ -214,14 +351,18 @@ impl Flow {
                 };
                 read += 1;
                 let event = event?;
+                // Never evidence, whoever sent it.
+                if event.flow.indicator == IndicatorId::CANARY.0 {
+                    canaries.push(event);
+                    continue;
+                }
                 self.know(IndicatorId(event.flow.indicator))?;
                 let hit = self
                     .names
                     .hit(&event, self.offset, &self.catalog, attach::name);
                 // Opted out since, too old to be kept (design decision 2), or matched
-                // before its destination was allowed.
-                if !refuses(consent, &hit) && hit.time >= keep_from && !self.is_never_matched(&hit)
-                {
+                // before a verdict or an allowed destination was in force.
+                if !refuses(consent, &hit) && hit.time >= keep_from && self.may_be_kept(&hit) {
                     hits.push(hit);
                 } else {
                     self.discarded += 1;
@@ -234,6 +375,16 @@ impl Flow {
                 ring.rewind();
                 tracing::error!("hits stay in the ring buffer: {error}");
                 return Ok(false);
+            }
+            // Only now: a canary that could not be released has not come through.
+            for event in canaries {
+                let hit = bare_hit(&event, self.canary.clone());
+                self.canaries_seen += 1;
+                self.canaries.push(CanarySeen {
+                    port: hit.subscriber.port,
+                    ifindex: event.flow.ifindex,
+                    latency_ns: boot_now_ns().saturating_sub(event.boot_ns),
+                });
             }
         }
         Ok(true)
@@ -256,7 +407,9 @@ impl Flow {
         self.stored += hits.len() as u64;
         // What is never matched has not come so far.
         for (cursor, hit) in range.cursors().zip(hits) {
-            self.aggregator.observe(cursor, hit);
+            if self.counts(hit) {
+                self.aggregator.observe(cursor, hit);
+            }
         }
         Ok(())
     }
@@ -282,10 +435,7 @@ impl Flow {
                 continue;
             }
             let candidate = Candidate::infected(id, &self.edge, finding);
-            match &mut self.sink {
-                Sink::Json(lines) => lines.write(&candidate)?,
-                Sink::Text(lines) => lines.write(&candidate)?,
-            }
+            self.write(&candidate)?;
             self.store.mark_published(id, candidate.revision())?;
             if self.printed.insert(id, Instant::now()).is_none() {
                 self.candidates += 1;

@@ -4,6 +4,7 @@
 //! of feeds and connections run beside it. Only the drain touches the ring
 //! buffer (design decision 12).
 
+mod canary;
 mod feeds;
 mod flow;
 mod requests;
@@ -16,7 +17,7 @@ use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot, watch},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::{Instant, MissedTickBehavior, interval},
 };
 
@@ -36,8 +37,10 @@ use crate::{
     kernel::{ring::Ring, tables::Tables},
     sinks::SinkError,
     store::Store,
+    verdicts::Verdicts,
 };
 
+use canary::Canary;
 use feeds::Feeds;
 use flow::{Flow, Sink};
 
@@ -61,6 +64,13 @@ struct Load {
     reply: Option<oneshot::Sender<Answer>>,
 }
 
+/// A verdict that was recorded and put in force, or not; and who asked.
+struct GivenVerdict {
+    answer: Answer,
+    verdicts: Option<Verdicts>,
+    reply: oneshot::Sender<Answer>,
+}
+
 /// A load that a command asked for while feeds were being loaded anyway.
 struct NextLoad {
     feeds: Vec<String>,
@@ -76,6 +86,8 @@ struct Agent {
     consent: AppliedConsent,
     flow: Flow,
     load: Option<Load>,
+    verdicts: JoinSet<GivenVerdict>,
+    canary: Canary,
     next_load: Option<NextLoad>,
     feeds: Feeds,
     renewed: Instant,
@@ -163,14 +175,21 @@ pub async fn run(
                 }
                 answer
             }
-            loaded = wait_for(&mut agent.load) => agent.finish_load(loaded),
+            loaded = wait_for(&mut agent.load) => {
+                tokio::task::block_in_place(|| agent.finish_load(loaded))
+            }
+            Some(given) = agent.verdicts.join_next() => {
+                tokio::task::block_in_place(|| agent.finish_verdict(given))
+            }
             () = agent.feeds.news() => Ok(()),
             _ = tick.tick() => tokio::task::block_in_place(|| {
                 // Also when the kernel's notification was missed, and before
                 // what was folded, where it can be.
                 agent.flow.drain(ring.get_mut(), &agent.consent.table)?;
                 agent.tick()?;
-                agent.flow.publish(false)
+                agent.flow.publish(false)?;
+                agent.canary_tick();
+                Ok(())
             }),
             _ = look.tick() => tokio::task::block_in_place(|| {
                 agent.flow.drain(ring.get_mut(), &agent.consent.table).map(drop)
@@ -190,6 +209,7 @@ pub async fn run(
                 }),
             },
         };
+        agent.settle_canary();
         // Nobody listens any more if this fails; then no tail is there.
         let _ = stored_sender.send(agent.flow.last_cursor()?);
         match step {
@@ -250,7 +270,6 @@ impl Agent {
             instance.catalog_path(),
             &mut ring,
             config.edge.clone(),
-            instance.never_matched(),
             Sink::new(out, json),
         )?;
         let mut agent = Self {
@@ -260,6 +279,8 @@ impl Agent {
             consent,
             flow,
             load: None,
+            verdicts: JoinSet::new(),
+            canary: Canary::default(),
             next_load: None,
             feeds: Feeds::new(),
             renewed: Instant::now(),
@@ -269,6 +290,16 @@ impl Agent {
         };
         agent.forget_refusing()?;
         agent.flow.purge(Timestamp::now())?;
+        // Given while no agent ran, perhaps.
+        let verdicts = agent.instance.verdicts()?;
+        let allowed = agent.instance.never_matched();
+        let texts = [
+            agent.flow.spare(allowed, true)?.text(flow::ALLOWED),
+            agent.flow.take_up(&verdicts, true)?.text(flow::REFUTED),
+        ];
+        for text in texts.into_iter().flatten() {
+            tracing::info!("{text}");
+        }
         Ok((agent, (ring, ring_lock)))
     }
 

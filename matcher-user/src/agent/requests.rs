@@ -1,9 +1,13 @@
 //! What commands ask of the agent.
 
 use matcher_common::abi::Setting;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::JoinError};
 
-use super::{Agent, Load, NextLoad, feeds, log};
+use super::{
+    Agent, GivenVerdict, Load, NextLoad, feeds,
+    flow::{ALLOWED, REFUTED},
+    log,
+};
 use crate::{
     control::{Request, server::Asked},
     fetch::plan::Asker,
@@ -12,6 +16,7 @@ use crate::{
         parse_sources,
     },
     kernel::ring::Ring,
+    verdicts::{AskedVerdict, Verdicts},
 };
 
 impl Agent {
@@ -31,6 +36,16 @@ impl Agent {
                 }
                 Err(error) => Err(error),
             },
+            // Answered when it is in force.
+            Request::Verdict(asked) => {
+                self.begin_verdict(asked, reply);
+                return Ok(());
+            }
+            // Answered when it came through.
+            Request::Canary { json } => {
+                self.canary_asked(json, reply);
+                return Ok(());
+            }
             Request::Ping | Request::Tail { .. } => Ok(()),
             Request::Status { json } => self.status(json, &mut answer),
             Request::Attach { interfaces, mode } => {
@@ -53,7 +68,8 @@ impl Agent {
     }
 
     fn status(&mut self, json: bool, answer: &mut Answer) -> Result<(), InstanceError> {
-        let status = self.instance.status(&self.tables, true)?;
+        let mut status = self.instance.status(&self.tables, true)?;
+        status.canary = self.canary_status();
         if json {
             answer.say(serde_json::to_string(&status).unwrap_or_default());
         } else {
@@ -171,6 +187,62 @@ impl Agent {
         Ok(())
     }
 
+    /// Begins to record a verdict beside the drain: it waits for a load that is
+    /// under way.
+    fn begin_verdict(&mut self, asked: AskedVerdict, reply: oneshot::Sender<Answer>) {
+        let instance = self.instance.clone();
+        self.verdicts.spawn_blocking(move || {
+            let mut answer = Answer::default();
+            let verdicts = match instance.give_verdict(&asked, &mut answer) {
+                Ok(verdicts) => Some(verdicts),
+                Err(error) => {
+                    answer.problem(format!("error: {error}"));
+                    answer.exit = error.exit_code();
+                    None
+                }
+            };
+            GivenVerdict {
+                answer,
+                verdicts,
+                reply,
+            }
+        });
+    }
+
+    /// Withdraws what rests on a false positive, then answers.
+    pub(super) fn finish_verdict(
+        &mut self,
+        given: Result<GivenVerdict, JoinError>,
+    ) -> Result<(), InstanceError> {
+        let GivenVerdict {
+            mut answer,
+            verdicts,
+            reply,
+        } = match given {
+            Ok(given) => given,
+            // The asker sees the connection close.
+            Err(error) => {
+                tracing::error!("recording a verdict ended early: {error}");
+                return Ok(());
+            }
+        };
+        if let Some(verdicts) = verdicts {
+            self.take_up(&verdicts, &mut answer)?;
+        }
+        log(&answer);
+        // The asker may have gone.
+        let _ = reply.send(answer);
+        Ok(())
+    }
+
+    fn take_up(&mut self, verdicts: &Verdicts, answer: &mut Answer) -> Result<(), InstanceError> {
+        let done = self.flow.take_up(verdicts, false)?;
+        if let Some(text) = done.text(REFUTED) {
+            answer.say(text);
+        }
+        self.flow.publish(false)
+    }
+
     /// Takes up what a load has put in force.
     pub(super) fn finish_load(
         &mut self,
@@ -178,15 +250,11 @@ impl Agent {
     ) -> Result<(), InstanceError> {
         if let Some(loaded) = loaded {
             self.flow.set_catalog(loaded.catalog);
-            let withdrawn = self.flow.spare(loaded.never_matched)?;
-            if !withdrawn.is_empty() {
-                let named: Vec<String> = withdrawn.iter().map(ToString::to_string).collect();
-                answer.warn(format!(
-                    "printed before, and resting on nothing but destinations that are never \
-                     matched now; disregard: {}",
-                    named.join(", ")
-                ));
+            let done = self.flow.spare(loaded.never_matched, false)?;
+            if let Some(text) = done.text(ALLOWED) {
+                answer.say(text);
             }
+            self.take_up(&loaded.verdicts, &mut answer)?;
         }
         self.instance.warn_if_closed(&self.tables, &mut answer)?;
         log(&answer);

@@ -3,6 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use jiff::Timestamp;
+use matcher_user::{
+    indicator::Tlp,
+    verdicts::{Opinion, ShareFormat},
+};
 
 /// Tells an Internet provider which of its lines likely have an infected
 /// device, without looking at the traffic of anyone who did not consent.
@@ -71,6 +76,12 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Prove the way from packet to hit with a packet of the product's own
+    Canary {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Detach from every interface and remove everything pinned
     Detach,
     /// Emergency stop: everything passes unmatched, at once
@@ -93,7 +104,7 @@ pub(super) enum Command {
         #[arg(required = true, value_name = "PCAP")]
         captures: Vec<PathBuf>,
     },
-    /// Look at feeds without loading them
+    /// Look at feeds and judge what they list
     #[command(subcommand)]
     Feed(Feed),
 }
@@ -204,10 +215,58 @@ pub(super) enum Feed {
         #[arg(long)]
         json: bool,
     },
+    /// Record what you found out about an indicator; a false positive is out
+    /// when the command returns
+    Verdict {
+        /// What the indicator lists
+        #[arg(value_name = "ADDR[:PORT]|PREFIX|NAME")]
+        value: String,
+        /// confirmed, false-positive, or clear (takes back what was said)
+        verdict: Opinion,
+        /// Who says so
+        #[arg(long, value_name = "NAME")]
+        by: String,
+        /// Why; stays here, whatever is exported
+        #[arg(long, value_name = "TEXT")]
+        why: String,
+        /// One indicator of several with the value (`feed lookup` shows ids)
+        #[arg(long, value_name = "N")]
+        id: Option<u32>,
+    },
+    /// List the verdicts that hold
+    Verdicts {
+        /// One JSON object for each, those that were taken back too
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write verdicts for others, without anything about subscribers
+    Export {
+        /// misp-sighting or stix
+        #[arg(long)]
+        format: ShareFormat,
+        /// Only those given at this time or later, RFC 3339
+        #[arg(long, value_name = "TIME")]
+        since: Option<Timestamp>,
+        /// Sign with the name of your organisation
+        #[arg(long, value_name = "NAME")]
+        organisation: Option<String>,
+        /// The strictest marking that the recipient may have: clear, green or amber
+        #[arg(long, value_name = "MARKING", default_value = "green", value_parser = passed_on)]
+        tlp: Tlp,
+    },
     /// Say how old each feed is, what of it is in force, and how its last load went
     List {
         /// One JSON list
         #[arg(long)]
         json: bool,
     },
+}
+
+/// The strictest marking that an export may hold.
+fn passed_on(text: &str) -> Result<Tlp, String> {
+    match Tlp::parse(text) {
+        Some(tlp) if tlp <= Tlp::Amber => Ok(tlp),
+        Some(tlp) => Err(format!("what is marked {tlp} may not be passed on")),
+        None => Err("no marking: clear, green or amber".to_owned()),
+    }
 }

@@ -10,14 +10,15 @@ use matcher_user::{
         address_and_port,
     },
     hit::Endpoint,
-    indicator::DomainName,
+    indicator::{DomainName, IndicatorId},
     indicators::{Catalog, IndicatorSet, Listed, report},
     instance::{Answer, FetchStatus, Instance, InstanceError, parse_sources},
     subscribers::{SubscriberSpace, SubscriberSpaces},
+    verdicts::{AskedVerdict, Refuted, Verdict},
 };
 use serde::Serialize;
 
-use super::{cli::Feed, print, progress::Bar};
+use super::{cli::Feed, print, progress::Bar, verdict};
 
 pub(super) fn feed(config: Option<&Path>, command: Feed) -> anyhow::Result<u8> {
     match command {
@@ -29,6 +30,29 @@ pub(super) fn feed(config: Option<&Path>, command: Feed) -> anyhow::Result<u8> {
         } => lookup(config, &address, &feeds, json),
         Feed::Diff { feeds, json } => diff(config, &feeds, json),
         Feed::List { json } => list(config, json),
+        Feed::Verdict {
+            value,
+            verdict,
+            by,
+            why,
+            id,
+        } => {
+            let asked = AskedVerdict {
+                value,
+                id,
+                verdict,
+                by,
+                why,
+            };
+            verdict::give(config, asked)
+        }
+        Feed::Verdicts { json } => verdict::list(config, json),
+        Feed::Export {
+            format,
+            since,
+            organisation,
+            tlp,
+        } => verdict::export(config, format, since, organisation.as_deref(), tlp),
     }
 }
 
@@ -119,11 +143,18 @@ fn lookup(
     json: bool,
 ) -> anyhow::Result<u8> {
     let asked = asked(address)?;
-    let set = if feeds.is_empty() {
+    let listed = if feeds.is_empty() {
         loaded(config)?
     } else {
         read(config, feeds)?
     };
+    // Without an instance there are no verdicts.
+    let refuted = if feeds.is_empty() || config.is_some() {
+        Instance::open(config)?.verdicts()?.refuted()
+    } else {
+        Refuted::default()
+    };
+    let set = refuted.taken_from(&listed);
     let now = Timestamp::now();
     let said = match (&asked, json) {
         (Asked::Endpoint(asked), true) => report::lookup_json(&set, *asked, now),
@@ -133,7 +164,35 @@ fn lookup(
     };
     let mut answer = Answer::default();
     answer.say(said.trim_end());
+    // In the way of both forms: whoever asks must learn that it is listed.
+    for line in taken_out(&listed, &refuted, &asked) {
+        answer.problem(line);
+    }
     print(&answer)
+}
+
+/// What lists the address or name and is left out because of a verdict.
+fn taken_out(listed: &IndicatorSet, refuted: &Refuted, asked: &Asked) -> Vec<String> {
+    let line = |id: IndicatorId, verdict: &Verdict| {
+        format!(
+            "#{} {} is listed and taken out: {}",
+            id.0,
+            verdict.subject,
+            verdict.reason()
+        )
+    };
+    match asked {
+        Asked::Endpoint(endpoint) => listed
+            .iter()
+            .filter(|indicator| indicator.value.contains(&endpoint.ip))
+            .filter_map(|indicator| Some(line(indicator.id, refuted.why(indicator)?)))
+            .collect(),
+        Asked::Name(name) => listed
+            .names()
+            .filter(|indicator| indicator.value.covers(name))
+            .filter_map(|indicator| Some(line(indicator.id, refuted.why_name(indicator)?)))
+            .collect(),
+    }
 }
 
 /// What was put in force last.

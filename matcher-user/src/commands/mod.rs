@@ -5,11 +5,13 @@ mod cli;
 mod feed;
 mod progress;
 mod tail;
+mod verdict;
 
 use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -49,6 +51,7 @@ pub(crate) fn execute() -> ExitCode {
         Command::Load { feeds, fetch } => load(config, feeds, fetch),
         Command::Tail { json, once } => tail::tail(config, json, once),
         Command::Status { json } => status(config, json),
+        Command::Canary { json } => canary(config, json),
         Command::Detach => detach(config),
         Command::StopMatching { resume } => stop_matching(config, resume),
         Command::Consent(command) => consent(config, command),
@@ -329,6 +332,30 @@ fn consent(config: Option<&Path>, command: Consent) -> anyhow::Result<u8> {
         }
         Ok(())
     })
+}
+
+/// Longer than the agent gives a canary.
+const CANARY_PATIENCE: Duration = Duration::from_secs(15);
+
+fn canary(config: Option<&Path>, json: bool) -> anyhow::Result<u8> {
+    let instance = Instance::open(config)?;
+    let mut hung = false;
+    if let Some(mut agent) = agent(&instance)? {
+        let asked = agent.ask_within(&Request::Canary { json }, CANARY_PATIENCE);
+        if let Some(answer) = asked.context("asking the agent")? {
+            return print(&answer);
+        }
+        hung = true;
+    }
+    let report = instance.canary_without_agent(hung)?;
+    let mut answer = Answer::default();
+    if json {
+        answer.say(serde_json::to_string(&report)?);
+    } else {
+        answer.say(format!("canary {}", report.text()));
+    }
+    answer.exit = 1;
+    print(&answer)
 }
 
 fn whom(subject: String, part: Part) -> ConsentSubject {

@@ -94,10 +94,14 @@ fn from_ring(instance: &Instance, json: bool, once: bool) -> anyhow::Result<u8> 
             && let Some(event) = ring.next_event()
         {
             let event = event.map_err(InstanceError::from)?;
+            batch += 1;
+            // The canary of an agent that has ended.
+            if event.flow.indicator == IndicatorId::CANARY.0 {
+                continue;
+            }
             let hit = explainer.hit(&event, offset)?;
             lines.push_str(&render(&hit, json)?);
             lines.push('\n');
-            batch += 1;
         }
         if batch > 0 {
             if !write_out(io::stdout(), lines.as_bytes())? {

@@ -18,6 +18,7 @@ use crate::{
     subscribers::SpaceSource,
 };
 
+mod canary;
 mod diagnostic;
 mod feeds;
 mod interface;
@@ -25,6 +26,7 @@ mod reader;
 mod sections;
 
 pub use self::{
+    canary::CanaryConfig,
     diagnostic::{ConfigError, Diagnostic, Severity},
     feeds::GuardConfig,
     interface::{
@@ -108,6 +110,10 @@ pub const KEYS: &[&str] = &[
     "candidates.min_contacts",
     "retention.hits",
     "control.group",
+    "canary.every",
+    "canary.subscriber",
+    "canary.remote",
+    "canary.port",
 ];
 
 /// A config without errors. Relative paths in the file are relative to its
@@ -144,6 +150,8 @@ pub struct Config {
     pub retention: RetentionConfig,
     /// Who may talk to the agent.
     pub control: ControlConfig,
+    /// The canary, if it is on. Its subscriber is in the subscriber space.
+    pub canary: Option<CanaryConfig>,
     /// What may not be as meant; does not stop anything.
     pub warnings: Vec<Diagnostic>,
 }

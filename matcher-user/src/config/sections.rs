@@ -11,6 +11,7 @@ use toml::de::DeTable;
 use super::{
     CandidateConfig, Config, ConfigError, ConsentConfig, ControlConfig, FoldingConfig, Paths,
     RetentionConfig, Severity, SubscriberConfig, TableConfig,
+    canary::canary,
     diagnostic::{Diagnostics, position},
     interface::{AttachMode, Interface, Role, check_interface_name},
     reader::{At, Document, Section},
@@ -82,7 +83,7 @@ impl<E: Fn(&Path) -> bool> Walk<'_, E> {
         let ebpf_object = self.file(document, &top, "ebpf_object").map(value);
         let paths = self.paths(document, &top);
         let interfaces = interfaces(document, &top);
-        let subscribers = self.subscribers(document, &top);
+        let mut subscribers = self.subscribers(document, &top);
         let nat64 = nat64(document, &top);
         let consent = self.consent(document, &top);
         let feeds = self.feeds(document, &top, &paths.state_dir);
@@ -92,6 +93,10 @@ impl<E: Fn(&Path) -> bool> Walk<'_, E> {
         let candidates = candidates(document, &top);
         let retention = retention(document, &top);
         let control = control(document, &top);
+        let canary = canary(document, &top, &subscribers);
+        if let Some(canary) = &canary {
+            subscribers.prefixes.push(canary.subscriber.into());
+        }
         top.finish(document);
         Some(Config {
             path: path.to_owned(),
@@ -109,6 +114,7 @@ impl<E: Fn(&Path) -> bool> Walk<'_, E> {
             candidates,
             retention,
             control,
+            canary,
             warnings: Vec::new(),
         })
     }

@@ -34,14 +34,14 @@ fn lines(diagnostics: &[Diagnostic]) -> String {
     text
 }
 
-/// The example with its commented-out keys in force.
+/// The example with its commented-out keys and tables in force.
 fn example_with_every_key() -> String {
     EXAMPLE
         .lines()
         .map(|line| {
             let key = line
                 .strip_prefix('#')
-                .filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()));
+                .filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '['));
             format!("{}\n", key.unwrap_or(line))
         })
         .collect()
@@ -61,6 +61,9 @@ fn the_example_has_no_problem_and_the_documented_defaults_are_the_real_ones() {
     assert_eq!(example.consent.deadline, least.consent.deadline);
     assert_eq!(example.ebpf_object, None);
     assert_eq!(example.control, ControlConfig::default());
+    assert_eq!(example.canary, None, "off unless asked for");
+    let every_key = parse(&example_with_every_key()).unwrap();
+    assert_eq!(every_key.canary, Some(CanaryConfig::default()));
     assert_eq!(
         example.interfaces[1],
         InterfaceArgument::from_str("eth1:core")
@@ -397,6 +400,34 @@ proptest! {
             prop_assert!(error.problems.iter().any(|problem| problem.severity == Severity::Error));
         }
     }
+}
+
+#[test]
+fn the_canary_takes_only_addresses_that_nobody_has() {
+    let canary = |keys: &str| parse(&format!("{LEAST}\n[canary]\n{keys}"));
+    let config = canary("").unwrap();
+    assert_eq!(config.canary, Some(CanaryConfig::default()));
+    // Where packets of the canary are subscribers' packets.
+    let prefix = "198.18.255.1/32".parse().unwrap();
+    assert!(config.subscribers.prefixes.contains(&prefix));
+    assert_eq!(parse(LEAST).unwrap().canary, None);
+
+    let v6 =
+        "subscriber = \"2001:db8:ffff::1\"\nremote = \"2001:2::1\"\nport = 4000\nevery = \"10s\"";
+    assert_eq!(canary(v6).unwrap().canary.unwrap().port, 4000);
+    let told: Vec<String> = [
+        "subscriber = \"9.9.9.9\"",
+        "remote = \"2001:2::1\"",
+        "remote = \"198.18.255.1\"",
+        "every = \"1s\"",
+        "port = 0",
+    ]
+    .iter()
+    .flat_map(|keys| canary(keys).unwrap_err().problems)
+    .filter(|problem| problem.severity == Severity::Error)
+    .map(|problem| lines(&[problem]))
+    .collect();
+    insta::assert_snapshot!(told.concat());
 }
 
 #[test]

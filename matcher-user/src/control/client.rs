@@ -4,6 +4,7 @@ use std::{
     io::{self, BufRead as _, BufReader, Write as _},
     os::unix::net::UnixStream,
     path::Path,
+    time::Duration,
 };
 
 use super::{Request, TailLine};
@@ -51,6 +52,30 @@ impl Client {
             )
         })?;
         Ok(serde_json::from_str(&line)?)
+    }
+
+    /// Asks, and waits for the answer so long at most; `None` when none came.
+    ///
+    /// # Errors
+    /// When the agent hangs up before it has answered.
+    pub fn ask_within(
+        &mut self,
+        request: &Request,
+        patience: Duration,
+    ) -> io::Result<Option<Answer>> {
+        self.stream.get_ref().set_read_timeout(Some(patience))?;
+        match self.ask(request) {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Asks for hits.

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::instance::ConsentAction;
+use crate::{instance::ConsentAction, verdicts::AskedVerdict};
 
 /// Longest request line in bytes.
 pub const MAX_REQUEST: u64 = 1 << 20;
@@ -51,6 +51,13 @@ pub enum Request {
     StopMatching {
         /// Match again.
         resume: bool,
+    },
+    /// Record a verdict on an indicator.
+    Verdict(AskedVerdict),
+    /// Send the canary, and answer when it came through or did not.
+    Canary {
+        /// As JSON.
+        json: bool,
     },
     /// Detach everything; the agent ends.
     Detach,

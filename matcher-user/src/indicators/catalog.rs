@@ -51,6 +51,16 @@ impl Catalog {
         find_id(&self.addresses.by_id, id)
     }
 
+    /// Every entry of exactly this address or prefix, listed or no longer.
+    pub fn of_value(&self, value: IpNet) -> impl Iterator<Item = &Indicator> {
+        self.addresses.of_value(value)
+    }
+
+    /// Every entry of exactly this name, listed or no longer.
+    pub fn of_name(&self, name: &DomainName) -> impl Iterator<Item = &Indicator<DomainName>> {
+        self.names.of_value(name.clone())
+    }
+
     /// How many indicators are known, listed or no longer.
     pub fn len(&self) -> usize {
         self.addresses.known.len() + self.names.known.len()
@@ -143,6 +153,13 @@ impl<V: Clone + Ord> Memory<V> {
             .map(|known| &known.indicator)
     }
 
+    fn of_value(&self, value: V) -> impl Iterator<Item = &Indicator<V>> {
+        self.known
+            .iter()
+            .map(|known| known.indicator.as_ref())
+            .filter(move |indicator| indicator.value == value)
+    }
+
     fn listed_by(&self, feed: &str) -> Vec<FeedEntry<V>> {
         self.listed()
             .flat_map(|indicator| {
@@ -205,7 +222,11 @@ impl<V: Clone + Ord> Update<'_, V> {
             None if self.next_id == 0 => return Err(NoIdsLeft),
             None => {
                 let id = self.next_id;
-                self.next_id = id.checked_add(1).unwrap_or(0);
+                self.next_id = id
+                    .checked_add(1)
+                    // The product's own.
+                    .filter(|next| *next != IndicatorId::CANARY.0)
+                    .unwrap_or(0);
                 IndicatorId(id)
             }
         };
@@ -298,9 +319,9 @@ mod tests {
 
     #[test]
     fn the_last_id_is_given_and_no_more() {
-        let catalog = Catalog::new(Vec::new(), Vec::new(), u32::MAX);
+        let catalog = Catalog::new(Vec::new(), Vec::new(), u32::MAX - 1);
         let (set, catalog) = merge(&catalog, "192.0.2.1", at(1));
-        assert_eq!(ids(&set), [(u32::MAX, "192.0.2.1".into())]);
+        assert_eq!(ids(&set), [(u32::MAX - 1, "192.0.2.1".into())]);
         let (_, catalog) = merge(&catalog, "192.0.2.1", at(2));
         let entries = parse(Format::Plain, b"192.0.2.1\n192.0.2.2").entries;
         let answer = IndicatorSet::merge(&catalog, &[("own", entries.as_slice())], at(3));

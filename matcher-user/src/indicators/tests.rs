@@ -359,7 +359,7 @@ proptest! {
             .filter(|it| it.valid_until.is_none_or(|until| time < until))
             .collect();
         let mut found = set.lookup(addr, port, protocol, time);
-        prop_assert!(found.is_sorted_by_key(|it| std::cmp::Reverse(it.value.prefix_len())));
+        prop_assert!(found.is_sorted_by_key(|it| Reverse(it.value.prefix_len())));
         found.sort_by_key(|it| it.id);
         scanned.sort_by_key(|it| it.id);
         prop_assert_eq!(found, scanned);

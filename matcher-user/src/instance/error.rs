@@ -13,6 +13,7 @@ use crate::{
     store::StoreError,
     subscribers::SubscriberError,
     tables::indicators::TooManyRules,
+    verdicts::{VerdictError, VerdictFileError},
 };
 
 /// Why something could not be done.
@@ -56,6 +57,12 @@ pub enum InstanceError {
     /// The catalog has no ids left.
     #[error(transparent)]
     Ids(#[from] NoIdsLeft),
+    /// The file of verdicts.
+    #[error(transparent)]
+    VerdictFile(#[from] VerdictFileError),
+    /// A verdict cannot be given as asked.
+    #[error(transparent)]
+    Verdict(#[from] VerdictError),
     /// The product's own consent lists cannot be changed.
     #[error(transparent)]
     Managed(#[from] ManagedError),
@@ -84,7 +91,10 @@ impl InstanceError {
     /// Exit code of the contract.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::NoConfig | Self::Usage(_) => 2,
+            Self::Config(_)
+            | Self::NoConfig
+            | Self::Usage(_)
+            | Self::Verdict(VerdictError::Value(_) | VerdictError::Words(_)) => 2,
             Self::Kernel(KernelError::Privilege(_) | KernelError::Unsupported(_)) => 3,
             Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 3,
             _ => 1,

@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{Instance, InstanceError};
-use crate::{indicators::IndicatorSet, kernel::ring::Ring, kernel::tables::Tables};
+use crate::{indicator::Indicator, kernel::ring::Ring, kernel::tables::Tables};
 
 /// A list, as far as the kernel looks at it, and the tables that hold it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,15 +25,15 @@ pub(super) struct InForce {
 
 impl InForce {
     /// This list in these tables under this generation.
-    pub(super) fn new(
+    pub(super) fn new<'a>(
         tables: &Tables,
         generation: u64,
-        set: &IndicatorSet,
+        list: impl IntoIterator<Item = &'a Indicator>,
     ) -> Result<Self, InstanceError> {
         Ok(Self {
             tables: Ring::open(tables)?.id().0.clone(),
             generation,
-            list: number_of(set),
+            list: number_of(list),
         })
     }
 
@@ -54,12 +54,14 @@ impl InForce {
 }
 
 /// All that the kernel's tables are made of.
-fn number_of(set: &IndicatorSet) -> u64 {
+fn number_of<'a>(list: impl IntoIterator<Item = &'a Indicator>) -> u64 {
     let mut hasher = DefaultHasher::new();
-    for it in set.iter() {
+    let mut entries = 0_u64;
+    for it in list {
         (it.id, it.value, it.qualifier, it.valid_from, it.valid_until).hash(&mut hasher);
+        entries += 1;
     }
-    set.len().hash(&mut hasher);
+    entries.hash(&mut hasher);
     hasher.finish()
 }
 
@@ -72,7 +74,7 @@ mod tests {
     use super::*;
     use crate::{
         feeds::{Format, parse},
-        indicators::{Catalog, Listed},
+        indicators::{Catalog, IndicatorSet, Listed},
     };
 
     fn set(before: &Catalog, feed: &str, text: &str) -> (IndicatorSet, Catalog) {
@@ -93,10 +95,10 @@ mod tests {
     #[test]
     fn only_what_the_kernel_looks_at_makes_another_list() {
         let (first, catalog) = set(&Catalog::default(), "a", "192.0.2.1\n192.0.2.2:80\n");
-        let again = |text| number_of(&set(&catalog, "a", text).0);
-        assert_eq!(number_of(&first), again("192.0.2.2:80\n192.0.2.1\n"));
+        let again = |text| number_of(set(&catalog, "a", text).0.iter());
+        assert_eq!(number_of(first.iter()), again("192.0.2.2:80\n192.0.2.1\n"));
         assert_eq!(
-            number_of(&first),
+            number_of(first.iter()),
             again("192.0.2.1 malware=X\n192.0.2.2:80\n")
         );
         for other in [
@@ -105,7 +107,7 @@ mod tests {
             "192.0.2.1\n192.0.2.2:80\n192.0.2.3\n",
             "192.0.2.1 until=2030-01-01T00:00:00Z\n192.0.2.2:80\n",
         ] {
-            assert_ne!(number_of(&first), again(other), "{other}");
+            assert_ne!(number_of(first.iter()), again(other), "{other}");
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     indicators::{Catalog, IndicatorSet, Listed, diff, diff_of_names},
     kernel::tables::Tables,
     tables::indicators,
+    verdicts::Verdicts,
 };
 
 /// Lines about single entries that a load prints for one feed.
@@ -28,8 +29,10 @@ const MAX_LINES: usize = 20;
 pub struct LoadedIndicators {
     /// The list in force.
     pub set: IndicatorSet,
-    /// It, and what was listed before.
+    /// It, what verdicts take out of it, and what was listed before.
     pub catalog: Catalog,
+    /// The verdicts that it was held against.
+    pub verdicts: Verdicts,
     /// Generation of the tables.
     pub generation: u64,
     /// The tables held this list already: no new generation was made.
@@ -222,37 +225,42 @@ impl Instance {
     ) -> Result<LoadedIndicators, InstanceError> {
         let _loading = self.run_dir().lock(LockName::Load)?;
         let guards = self.guards(tables)?;
+        let verdicts = self.verdicts()?;
         let PreparedIndicators {
             before,
-            set,
+            set: listed,
             catalog,
             outcomes,
         } = self.prepare(&guards, sources, answer, progress)?;
+        let refuted = verdicts.refuted();
+        let set = refuted.taken_from(&listed);
+        let canary = self.canary_indicator();
+        let in_tables = || set.iter().chain(canary.as_ref());
         let generation = tables.setting(Setting::Generation)?;
-        let unchanged =
-            generation > 0 && InForce::of(self) == Some(InForce::new(tables, generation, &set)?);
-        let difference = diff(&before, &set);
-        let names = diff_of_names(&before, &set);
+        let unchanged = generation > 0
+            && InForce::of(self) == Some(InForce::new(tables, generation, in_tables())?);
         let generation = if unchanged {
             // What the feeds say of it may have changed all the same.
-            if !difference.is_empty() || !names.is_empty() {
+            if !diff(&before, &listed).is_empty() || !diff_of_names(&before, &listed).is_empty() {
                 catalog.save(&self.catalog_path())?;
             }
             generation
         } else {
-            let compiled = indicators::compile(set.iter())?;
+            let compiled = indicators::compile(in_tables())?;
             // The catalog before the kernel: a hit must never carry an id that
             // a crash makes us forget.
             catalog.save(&self.catalog_path())?;
             progress.at(Step::Writing(set.len()));
             let generation = tables.load_indicators(&compiled)?;
             // Without it the next load writes the same list once more.
-            if let Err(error) = InForce::new(tables, generation, &set)?.remember(self) {
+            if let Err(error) = InForce::new(tables, generation, in_tables())?.remember(self) {
                 answer.warn(format!("cannot note which list is in force: {error}"));
             }
             generation
         };
         self.keep_outcomes(&outcomes, answer);
+        let before = refuted.taken_from(&before);
+        let difference = diff(&before, &set);
         answer.say(if unchanged {
             "nothing changed".to_owned()
         } else {
@@ -267,6 +275,12 @@ impl Instance {
             "{} indicators in force, generation {generation}",
             set.len()
         ));
+        let out = listed.len() - set.len();
+        if out > 0 {
+            answer.say(format!(
+                "{out} listed and left out: false positives (`matcher feed verdicts`)"
+            ));
+        }
         if set.names().len() > 0 {
             answer.say(format!(
                 "{} names are kept; nothing matches names yet",
@@ -276,6 +290,7 @@ impl Instance {
         Ok(LoadedIndicators {
             set,
             catalog,
+            verdicts,
             generation,
             unchanged,
             never_matched: guards.never_matched(),

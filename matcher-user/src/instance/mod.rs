@@ -4,6 +4,7 @@
 
 mod answer;
 mod attach;
+mod canary;
 mod consent;
 mod consent_show;
 mod error;
@@ -13,9 +14,11 @@ mod load;
 mod progress;
 mod run_dir;
 mod status;
+mod verdict;
 
 pub use answer::Answer;
 pub use attach::chosen_interfaces;
+pub use canary::CanaryStatus;
 pub use consent::{AppliedConsent, ConsentAction, ConsentSubject, consent_lists, refuses};
 pub use error::InstanceError;
 pub use fetch::{FetchReport, FetchStatus};

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use matcher_common::abi::{Counter, CounterKind, Setting, role};
 use serde::Serialize;
 
-use super::{Answer, FetchStatus, Instance, InstanceError};
+use super::{Answer, CanaryStatus, FetchStatus, Instance, InstanceError};
 use crate::{
     clock::boot_now_ns,
     feeds::{FeedOutcomes, FeedSource},
@@ -47,6 +47,8 @@ pub struct Status {
     pub hits: HitCounts,
     /// Bytes waiting in the ring buffer, and bytes that fit.
     pub ring: [u64; 2],
+    /// The canary, if it is on.
+    pub canary: Option<CanaryStatus>,
     /// All counters by name.
     pub counters: BTreeMap<&'static str, u64>,
 }
@@ -205,6 +207,10 @@ impl Instance {
                 lost: counters.get(Counter::Lost),
             },
             ring: [used, size],
+            canary: self.canary().map(|canary| CanaryStatus {
+                every_seconds: canary.every.as_secs(),
+                ..CanaryStatus::default()
+            }),
             counters: counters
                 .iter()
                 .map(|(counter, value)| (counter.name(), value))
@@ -329,6 +335,9 @@ impl Status {
         )?;
         let [used, size] = self.ring;
         writeln!(text, "ring buffer  {used} of {size} bytes waiting")?;
+        if let Some(canary) = &self.canary {
+            writeln!(text, "canary       {}", canary_text(canary, self.agent))?;
+        }
         writeln!(
             text,
             "packets      {}, {:.2} % of the IP packets parsed to their end",
@@ -343,4 +352,21 @@ impl Status {
         }
         Ok(())
     }
+}
+
+fn canary_text(canary: &CanaryStatus, agent: bool) -> String {
+    let Some(last) = &canary.last else {
+        return if agent {
+            "on; none was sent yet".into()
+        } else {
+            "on; no agent sends it".into()
+        };
+    };
+    let age = Timestamp::now().duration_since(last.time).as_secs();
+    format!(
+        "{}\n  {age} s ago; {} of the packets and {} of the hits are canaries",
+        last.text(),
+        canary.sent,
+        canary.seen
+    )
 }

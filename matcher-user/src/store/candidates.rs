@@ -53,6 +53,21 @@ impl Store {
         Ok(recorded.flatten().map(i64::cast_unsigned))
     }
 
+    /// Records that what was printed of a candidate no longer stands: its next
+    /// revision is printed, whichever it is.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn unpublish(&mut self, id: CandidateId) -> Result<(), StoreError> {
+        self.db
+            .execute(
+                "UPDATE candidates SET published = NULL WHERE id = ?1",
+                [id.0],
+            )
+            .map(drop)
+            .map_err(self.path.failed("write"))
+    }
+
     /// Records that a revision was printed. To be called after printing: a
     /// kill in between prints the same id and revision again.
     ///

@@ -11,6 +11,7 @@ const STREET: &[(&str, &str)] = &[
     ("hit", "what a match says"),
     ("feeds", "feed formats and their guards"),
     ("indicators", "all feeds as one set with stable ids"),
+    ("verdicts", "what the operator found out about indicators"),
     ("consent", "opt-out lists and who allows what"),
     ("subscribers", "the subscriber spaces"),
     ("nat64", "IPv4 addresses inside IPv6 addresses"),
@@ -18,6 +19,7 @@ const STREET: &[(&str, &str)] = &[
         "config",
         "the operator's file; names feeds and consent, they do not name it",
     ),
+    ("canary", "an indicator and a flow of the product's own"),
     ("fetch", "feeds from the web, and files that change"),
     (
         "tables",

@@ -68,12 +68,17 @@ impl Flow {
         let mut hits = Vec::new();
         let mut discarded = 0;
         for summary in tables.folds(closed)? {
+            // Never evidence, whoever sent it.
+            if summary.flow.indicator == IndicatorId::CANARY.0 {
+                continue;
+            }
             self.know(IndicatorId(summary.flow.indicator))?;
             let hit = self
                 .names
                 .hit(&summary, self.offset, &self.catalog, attach::name);
-            // Opted out since, or too old to be kept (design decision 2).
-            if !refuses(consent, &hit) && hit.time >= keep_from {
+            // As events are: opted out since, too old to be kept (design decision
+            // 2), or matched before a verdict or an allowed destination.
+            if !refuses(consent, &hit) && hit.time >= keep_from && self.may_be_kept(&hit) {
                 hits.push(hit);
             } else {
                 discarded += 1;
@@ -86,7 +91,9 @@ impl Flow {
         self.stored += range.count();
         self.discarded += discarded;
         for (cursor, hit) in range.cursors().zip(&hits) {
-            self.aggregator.observe(cursor, hit);
+            if self.counts(hit) {
+                self.aggregator.observe(cursor, hit);
+            }
         }
         Ok(Ok(()))
     }
