@@ -32,13 +32,7 @@ impl AddressBytes {
     /// An IPv6 address.
     #[inline(always)]
     pub const fn from_v6(bytes: [u8; 16]) -> Self {
-        // By halves: the compiler sees that each is a word that was just read,
-        // and does not move it byte by byte.
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
-        Self([
-            u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
-            u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
-        ])
+        zerocopy::transmute!(bytes)
     }
 
     /// All bytes.

@@ -15,7 +15,7 @@ use crate::maps::{self, Address, Images, Settings};
 
 /// The verdict over a packet of one IP layer and without a subscriber space of
 /// its VLAN, or `None`.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn judge(layer: &IpLayer, settings: &Settings, interface_role: u32) -> Option<Counter> {
     let family = layer.family();
     if family == Family::V6 && settings.get(Setting::Nat64) != 0 {

@@ -13,7 +13,10 @@ use crate::frame::{LinearFrame, XdpFrame};
 /// Parses the packet. `parsing` lies in a map, whose contents the verifier
 /// forgets: so it walks the parser once, and not once for each order in which
 /// headers can follow each other.
-#[inline(always)]
+///
+/// A function of its own in the kernel, as [`crate::quick::judge`] is: what they
+/// need of the stack is free again when the exact tables are asked.
+#[inline(never)]
 pub(crate) fn packet(context: &XdpContext, parsing: &mut Parsing) {
     let Parsing { packet, cursor } = parsing;
     // Without the bytes in fragments: where the packet is plain, its headers
