@@ -51,7 +51,9 @@ pub fn check(format: Format, bytes: &[u8]) {
 
 fn check_entry<V: std::fmt::Debug>(entry: &FeedEntry<V>) {
     let Said {
-        malware, confidence, ..
+        malware,
+        confidence,
+        ..
     } = &entry.said;
     assert!(malware.as_deref() != Some(""), "{entry:?}");
     assert!(confidence.is_none_or(|percent| percent <= 100), "{entry:?}");

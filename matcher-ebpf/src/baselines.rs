@@ -151,7 +151,11 @@ fn rotate_pairs_v4(context: XdpContext) -> u32 {
     }
     let index = pair.index;
     let other = index.wrapping_add(pair.apart);
-    let other = if other >= flows { other.wrapping_sub(flows) } else { other };
+    let other = if other >= flows {
+        other.wrapping_sub(flows)
+    } else {
+        other
+    };
     pair.index = index.wrapping_add(1);
     if pair.index >= flows {
         pair.index = 0;

@@ -10,7 +10,9 @@ use aya_ebpf::{
     macros::map,
     maps::{HashMap, PerCpuArray},
 };
-use matcher_common::abi::{BEYOND_BOUND, Bound, BoundKey, CANARY_INDICATOR, Counter, Flow, Fold, Setting};
+use matcher_common::abi::{
+    BEYOND_BOUND, Bound, BoundKey, CANARY_INDICATOR, Counter, Flow, Fold, Setting,
+};
 
 use crate::maps;
 

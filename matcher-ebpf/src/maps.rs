@@ -8,8 +8,9 @@ use aya_ebpf::{
 };
 use matcher_common::{
     abi::{
-        AddressBytes, ConsentEntry, Counter, InterfaceSettings, LOW_INTERFACES as
-        LOW_INTERFACE_COUNT, Nat64Bytes, PortRange, Rule, RuleSpan, SETTINGS, Setting,
+        AddressBytes, ConsentEntry, Counter, InterfaceSettings,
+        LOW_INTERFACES as LOW_INTERFACE_COUNT, Nat64Bytes, PortRange, Rule, RuleSpan, SETTINGS,
+        Setting,
     },
     parse::{Family, Parsing},
     table::{

@@ -22,10 +22,8 @@ pub(crate) fn judge(layer: &IpLayer, settings: &Settings, interface_role: u32) -
         // An end may be the IPv4 address that it carries.
         return None;
     }
-    let [source, destination] = [&layer.source, &layer.destination].map(|bytes| Address {
-        family,
-        bytes,
-    });
+    let [source, destination] =
+        [&layer.source, &layer.destination].map(|bytes| Address { family, bytes });
     let images = Images::current(settings);
     let sent = images.class(source);
     let received = images.class(destination);
