@@ -7,6 +7,8 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -30,6 +32,7 @@ use matcher_user::{
 };
 
 use crate::{
+    matcher::PATIENCE,
     model::{Consent, Sharer, World},
     skip::skip,
 };
@@ -42,6 +45,9 @@ pub const LIMITS: Limits = Limits {
     max_port_ranges: 4096,
     ring_bytes: 1 << 18,
 };
+
+/// How many changes a test has meet packets.
+const CHANGES: usize = 50;
 
 /// `XDP_PASS` (linux/bpf.h), the only action of a passive program.
 const PASS: u32 = 2;
@@ -277,18 +283,6 @@ pub struct Sender {
     loaded: Loaded,
 }
 
-impl Sender {
-    /// Sends a frame again and again, without a pause, until `done`.
-    ///
-    /// # Panics
-    /// The kernel refuses it, or the program does not let it pass.
-    pub fn send_until(&mut self, done: &AtomicBool, frame: &[u8]) {
-        while !done.load(Ordering::Relaxed) {
-            run(&mut self.loaded, frame, 20_000);
-        }
-    }
-}
-
 /// Parts the program from its tables, for tests of what happens when packets
 /// and changes meet.
 ///
@@ -302,4 +296,48 @@ pub fn part(mut loaded: Loaded) -> (Sender, Tables) {
     let mut spare = load(Clock::Kernel);
     mem::swap(&mut loaded.tables, &mut spare.tables);
     (Sender { loaded }, spare.tables)
+}
+
+impl Sender {
+    /// Sends `frame` without a pause while `change` is called again and again,
+    /// with the number of the call, from 1 on. Every change meets packets under way, and
+    /// packets meet every state: the next change waits until some were decided
+    /// after this one, however little of a CPU the sender gets.
+    ///
+    /// # Panics
+    /// The kernel refuses a frame, the program does not let it pass, or none is
+    /// sent for a minute.
+    pub fn send_meanwhile(
+        mut self,
+        frame: &[u8],
+        tables: &mut Tables,
+        mut change: impl FnMut(&mut Tables, usize),
+    ) {
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    run(&mut self.loaded, frame, 20_000);
+                }
+            });
+            let _done = SetAtEnd(&done);
+            for number in 1..=CHANGES {
+                change(tables, number);
+                let (decided, since) = (read(tables).packets(), Instant::now());
+                while read(tables).packets() == decided {
+                    assert!(since.elapsed() < PATIENCE, "no packet is sent");
+                    thread::sleep(Duration::from_millis(1));
+                }
+            }
+        });
+    }
+}
+
+/// Ends the sender also when the one who changes panics.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

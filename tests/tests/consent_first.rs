@@ -2,12 +2,7 @@
 //! table at all. And the switches that stop everything: the deadline of
 //! consent, and the emergency stop.
 
-use std::{
-    net::IpAddr,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, thread, time::Duration};
 
 use ipnet::IpNet;
 use matcher_common::abi::{Counter, Setting};
@@ -219,20 +214,6 @@ fn the_emergency_stop_stops_everything_until_it_is_lifted() {
     assert_eq!(tally.take(&loaded.tables), counts);
 }
 
-/// Runs `change` again and again while another thread sends `frame`, so that
-/// packets meet every state in between.
-fn meanwhile(mut sender: Sender, frame: &[u8], mut change: impl FnMut()) {
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| sender.send_until(&done, frame));
-        let started = Instant::now();
-        while started.elapsed() < Duration::from_secs(2) {
-            change();
-        }
-        done.store(true, Ordering::Relaxed);
-    });
-}
-
 fn frame_between(from: impl Into<IpAddr>, to: impl Into<IpAddr>) -> Vec<u8> {
     matcher_tests::frames::Frame::ethernet()
         .ip(from.into(), to.into())
@@ -271,13 +252,12 @@ fn a_subscriber_stays_one_while_the_subscriber_space_is_rewritten() {
         let (from, to): (IpAddr, IpAddr) = (from, to);
         let (sender, mut tables) = parted(&[to.into()]);
         let spaces = spaces.map(|space| space.map(|prefix| prefix.parse::<IpNet>().unwrap()));
-        let mut turn = 0;
         tables.set_spaces(&SpaceTables::one(spaces[0])).unwrap();
         let mut tally = Tally::start(&tables);
-        meanwhile(sender, &frame_between(from, to), || {
-            turn += 1;
+        let frame = frame_between(from, to);
+        sender.send_meanwhile(&frame, &mut tables, |tables, number| {
             tables
-                .set_spaces(&SpaceTables::one(spaces[turn % 2]))
+                .set_spaces(&SpaceTables::one(spaces[number % 2]))
                 .unwrap();
         });
         let counts = tally.take(&tables);
@@ -306,12 +286,11 @@ fn an_opt_out_holds_while_the_consent_table_is_rewritten() {
             0,
         ),
     ];
-    let mut turn = 0;
     let mut tally = Tally::start(&tables);
-    meanwhile(sender, &frame_between(HOSTING, BOB), || {
-        turn += 1;
-        let consent = consents[turn % consents.len()].clone();
-        kernel::set_consent(&mut tables, &consent, &[]);
+    let frame = frame_between(HOSTING, BOB);
+    sender.send_meanwhile(&frame, &mut tables, |tables, number| {
+        let consent = &consents[number % consents.len()];
+        kernel::set_consent(tables, consent, &[]);
     });
     let counts = tally.take(&tables);
     assert!(matches!(counts[..], [(Counter::OptedOut, _)]), "{counts:?}");

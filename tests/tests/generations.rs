@@ -4,9 +4,6 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::{Duration, Instant},
 };
 
 use matcher_common::abi::{Counter, MAX_RULES, Setting};
@@ -54,28 +51,22 @@ fn switch_while_packets_come(from: IpAddr, to: IpAddr) {
         .udp(51413, 4444)
         .build();
     let mut ring = Ring::open(&loaded.tables).unwrap();
-    let (mut sender, mut tables) = part(loaded);
+    let (sender, mut tables) = part(loaded);
     let mut tally = Tally::start(&tables);
-    let done = AtomicBool::new(false);
     let mut by_generation: BTreeMap<u32, u32> = BTreeMap::new();
-    thread::scope(|scope| {
-        scope.spawn(|| sender.send_until(&done, &frame));
-        let started = Instant::now();
-        while started.elapsed() < Duration::from_secs(3) {
-            // Right after each other: the second is built where the list is
-            // that packets still under way were decided by.
-            for list in &lists {
-                tables.load_indicators(list).unwrap();
-            }
-            for event in drain(&mut ring) {
-                assert!([OLD, NEW].contains(&event.flow.indicator), "{event:?}");
-                let known = by_generation
-                    .entry(event.generation)
-                    .or_insert(event.flow.indicator);
-                assert_eq!(*known, event.flow.indicator, "one list a generation");
-            }
+    sender.send_meanwhile(&frame, &mut tables, |tables, _| {
+        // Right after each other: the second is built where the list is that
+        // packets still under way were decided by.
+        for list in &lists {
+            tables.load_indicators(list).unwrap();
         }
-        done.store(true, Ordering::Relaxed);
+        for event in drain(&mut ring) {
+            assert!([OLD, NEW].contains(&event.flow.indicator), "{event:?}");
+            let known = by_generation
+                .entry(event.generation)
+                .or_insert(event.flow.indicator);
+            assert_eq!(*known, event.flow.indicator, "one list a generation");
+        }
     });
     let counts: BTreeMap<Counter, u64> = tally.take(&tables).into_iter().collect();
     let count = |counter| counts.get(&counter).copied().unwrap_or(0);

@@ -2,8 +2,6 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -11,11 +9,11 @@ use matcher_common::abi::{Counter, purposes};
 use matcher_tests::{
     edge::{CC, Edge, LIMITS, compiled},
     frames::Frame,
-    kernel::is_skipped,
+    kernel::{Tally, is_skipped, part},
 };
 use matcher_user::{
     consent::{PortLimit, Purpose},
-    kernel::program::{LOOPBACK, Limits, Program},
+    kernel::program::Limits,
     tables::{consent::ConsentEntries, spaces::SpaceTables},
 };
 
@@ -192,7 +190,7 @@ fn a_set_of_ranges_is_never_seen_half_written() {
         max_port_ranges: 220,
         ..LIMITS
     };
-    let tables: Vec<ConsentEntries> = lists
+    let refusals: Vec<ConsentEntries> = lists
         .iter()
         .map(|list| ConsentEntries::from(&compiled(list, &[])))
         .collect();
@@ -200,35 +198,16 @@ fn a_set_of_ranges_is_never_seen_half_written() {
     edge.opt_out(lists[0]);
     let [frame, _] = both_ways(5000);
     edge.exit(&frame);
-    let before = edge.loaded.tables.counters().unwrap();
-    let mut spare = Edge::new(LIMITS);
-    // The sender keeps the program, this thread its tables.
-    std::mem::swap(&mut edge.loaded.tables, &mut spare.loaded.tables);
-    let (mut sender, mut writer) = (edge.loaded, spare.loaded.tables);
-    let done = AtomicBool::new(false);
-    let mut changes = 0;
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                sender
-                    .run(Program::Matcher, &frame, LOOPBACK, 20_000)
-                    .unwrap();
-            }
-        });
-        let started = Instant::now();
-        while started.elapsed() < Duration::from_secs(2) {
-            changes += 1;
-            let change = writer.set_consent(&tables[changes % tables.len()]).unwrap();
-            assert_eq!(change.without_room, 0);
-        }
-        done.store(true, Ordering::Relaxed);
+    let (sender, mut tables) = part(edge.loaded);
+    let mut tally = Tally::start(&tables);
+    sender.send_meanwhile(&frame, &mut tables, |tables, number| {
+        let change = tables
+            .set_consent(&refusals[number % refusals.len()])
+            .unwrap();
+        assert_eq!(change.without_room, 0);
     });
-    let after = writer.counters().unwrap();
-    assert!(changes > 10);
-    assert_eq!(
-        after.get(Counter::OptedOut) - before.get(Counter::OptedOut),
-        after.packets() - before.packets()
-    );
+    let counts = tally.take(&tables);
+    assert!(matches!(counts[..], [(Counter::OptedOut, _)]), "{counts:?}");
 }
 
 #[test]
