@@ -1,5 +1,6 @@
 //! The way of a hit: ring buffer, store, aggregation, candidate.
 
+mod corrections;
 mod folds;
 
 use std::{
@@ -10,8 +11,9 @@ use std::{
 };
 
 use jiff::Timestamp;
-use matcher_common::abi::Counter;
+use matcher_common::abi::{Counter, HitEvent};
 
+pub(super) use self::corrections::Excluded;
 use super::Output;
 use crate::{
     aggregate::{Aggregator, Cursor, Finding, Policy},
@@ -20,15 +22,13 @@ use crate::{
     clock::{WallOffset, boot_now_ns},
     consent::{ConsentTable, Purpose},
     drain::{Names, bare_hit},
-    feeds::NeverMatched,
-    hit::{Direction, Hit, IndicatorSummary, SubscriberAddress},
+    hit::{Hit, IndicatorSummary, SubscriberAddress},
     indicator::IndicatorId,
     indicators::Catalog,
     instance::{InstanceError, refuses},
     kernel::{attach, ring::Ring, tables::Counters},
     sinks::{JsonLines, TextLines},
-    store::{RingIdentity, Store},
-    verdicts::{Refuted, Verdicts},
+    store::{CommitRange, RingIdentity, Store},
 };
 
 /// Events read, stored and released together.
@@ -69,10 +69,7 @@ pub(super) struct Flow {
     /// Findings that changed and are not printed yet.
     pending: BTreeMap<SubscriberAddress, Finding>,
     printed: HashMap<CandidateId, Instant>,
-    /// What must not count, and is not recorded any more: what was found to be
-    /// wrong, and the destinations that are never matched.
-    refuted: Refuted,
-    never_matched: NeverMatched,
+    excluded: Excluded,
     /// Canaries that came through and are not asked for yet.
     canaries: Vec<CanarySeen>,
     canaries_seen: u64,
@@ -83,36 +80,6 @@ pub(super) struct Flow {
     discarded: u64,
     candidates: u64,
 }
-
-/// What verdicts and allowed destinations did to candidates that were printed.
-#[derive(Copy, Clone, Debug, Default)]
-pub(super) struct Withdrawals {
-    /// Rested on nothing else.
-    pub(super) withdrawn: u64,
-    /// Printed again, without that or with what was taken back.
-    pub(super) corrected: u64,
-}
-
-impl Withdrawals {
-    /// For a person; none when nothing was done. `what`: what proves nothing.
-    pub(super) fn text(self, what: &str) -> Option<String> {
-        let Self {
-            withdrawn,
-            corrected,
-        } = self;
-        (withdrawn + corrected > 0).then(|| {
-            format!(
-                "candidates: {withdrawn} withdrawn, which rested on {what} alone; {corrected} \
-                 printed again, on what they rest on now"
-            )
-        })
-    }
-}
-
-/// Verdicts, in the words of [`Withdrawals::text`].
-pub(super) const REFUTED: &str = "false positives";
-/// Allowed destinations, likewise.
-pub(super) const ALLOWED: &str = "destinations that are never matched";
 
 /// The canary's event, read from the ring buffer and released.
 #[derive(Copy, Clone, Debug)]
@@ -139,7 +106,7 @@ impl Flow {
         if let Some(position) = store.drained_to(&ring_id)? {
             ring.skip_to(position);
         }
-        let mut flow = Self {
+        Ok(Self {
             catalog: Catalog::load(&catalog_path)?.unwrap_or_default(),
             catalog_path,
             aggregator: Aggregator::new(policy),
@@ -151,8 +118,7 @@ impl Flow {
             sink,
             pending: BTreeMap::new(),
             printed: HashMap::new(),
-            refuted: Refuted::default(),
-            never_matched: NeverMatched::default(),
+            excluded: Excluded::default(),
             canaries: Vec::new(),
             canaries_seen: 0,
             canary: canary::summary(),
@@ -160,146 +126,28 @@ impl Flow {
             stored: 0,
             discarded: 0,
             candidates: 0,
-        };
-        flow.rebuild()?;
-        Ok(flow)
+        })
     }
 
     /// Adds up again what is stored.
-    fn rebuild(&mut self) -> Result<(), InstanceError> {
-        self.observe_stored(|_| true)?;
-        self.aggregator.expire(Timestamp::now());
+    fn rebuild(&mut self, policy: Policy) -> Result<(), InstanceError> {
+        let mut aggregator = Aggregator::new(policy);
+        each_stored(&self.store, |at, hit| {
+            if self.excluded.counts(hit) {
+                aggregator.observe(at, hit);
+            }
+        })?;
+        aggregator.expire(Timestamp::now());
+        self.pending.clear();
+        self.aggregator = aggregator;
         Ok(())
-    }
-
-    fn observe_stored(&mut self, wanted: impl Fn(&Hit) -> bool) -> Result<(), InstanceError> {
-        let mut cursor = Cursor(0);
-        loop {
-            let page = self.store.hits_after(cursor, REBUILD_PAGE)?;
-            for (at, hit) in &page {
-                if wanted(hit) && self.counts(hit) {
-                    self.aggregator.observe(*at, hit);
-                }
-                cursor = *at;
-            }
-            if page.len() < REBUILD_PAGE {
-                return Ok(());
-            }
-        }
     }
 
     pub(super) fn set_policy(&mut self, policy: Policy) -> Result<(), InstanceError> {
         if *self.aggregator.policy() != policy {
-            self.aggregator = Aggregator::new(policy);
-            self.pending.clear();
-            self.rebuild()?;
+            self.rebuild(policy)?;
         }
         Ok(())
-    }
-
-    /// A hit of an indicator that may not be one shows nothing. What came in
-    /// still counts against the subscriber having begun.
-    fn counts(&self, hit: &Hit) -> bool {
-        hit.direction == Direction::Inbound || self.may_be_kept(hit)
-    }
-
-    /// Neither found to be wrong nor never matched: else its hits are not kept,
-    /// when they were matched before that was in force.
-    fn may_be_kept(&self, hit: &Hit) -> bool {
-        !self.never_matched.overlaps_text(&hit.indicator.value)
-            && self.refuted.why_hit(&hit.indicator).is_none()
-    }
-
-    /// Takes up verdicts: candidates that rest on false positives alone are
-    /// withdrawn, those that rest on other indicators too are printed again
-    /// without them. What was taken back counts again.
-    /// `starting`: what was printed was printed by an agent before this one.
-    pub(super) fn take_up(
-        &mut self,
-        verdicts: &Verdicts,
-        starting: bool,
-    ) -> Result<Withdrawals, InstanceError> {
-        let refuted = verdicts.refuted();
-        if refuted == self.refuted {
-            return Ok(Withdrawals::default());
-        }
-        let before = self.aggregator.findings();
-        self.refuted = refuted;
-        self.correct(before, starting)
-    }
-
-    /// The same for the destinations that are never matched.
-    pub(super) fn spare(
-        &mut self,
-        never_matched: NeverMatched,
-        starting: bool,
-    ) -> Result<Withdrawals, InstanceError> {
-        if never_matched == self.never_matched {
-            return Ok(Withdrawals::default());
-        }
-        let before = self.aggregator.findings();
-        self.never_matched = never_matched;
-        self.correct(before, starting)
-    }
-
-    /// Adds up again, and corrects what was printed of `before`.
-    fn correct(
-        &mut self,
-        before: Vec<Finding>,
-        starting: bool,
-    ) -> Result<Withdrawals, InstanceError> {
-        let mut done = Withdrawals::default();
-        self.aggregator = Aggregator::new(*self.aggregator.policy());
-        self.pending.clear();
-        self.rebuild()?;
-        let now: BTreeMap<_, Finding> = self
-            .aggregator
-            .findings()
-            .into_iter()
-            .map(|finding| (finding.address, finding))
-            .collect();
-        for finding in before {
-            let id = self.store.candidate_id(finding.address)?;
-            // What was never printed needs no correction.
-            let Some(printed) = self.store.published(id)? else {
-                continue;
-            };
-            match now.get(&finding.address) {
-                Some(same) if *same == finding => {}
-                // An agent before this one has corrected it.
-                Some(other) if starting && printed <= other.revision.0 => {}
-                Some(_) => {
-                    self.store.unpublish(id)?;
-                    self.printed.remove(&id);
-                    done.corrected += 1;
-                }
-                None => {
-                    self.store.unpublish(id)?;
-                    let mut whys: Vec<String> = finding
-                        .indicators
-                        .iter()
-                        .filter_map(|indicator| self.why_out(indicator))
-                        .collect();
-                    whys.dedup();
-                    let candidate =
-                        Candidate::infected(id, &self.edge, finding).withdrawn(whys.join("; "));
-                    self.write(&candidate)?;
-                    done.withdrawn += 1;
-                }
-            }
-        }
-        Ok(done)
-    }
-
-    /// Why an indicator proves nothing, for a person.
-    fn why_out(&self, indicator: &IndicatorSummary) -> Option<String> {
-        let value = &indicator.value;
-        if let Some(verdict) = self.refuted.why_hit(indicator) {
-            return Some(format!("{value} is a {}", verdict.reason()));
-        }
-        self.never_matched
-            .overlaps_text(value)
-            .then(|| format!("{value} is never matched now (an allowed destination)"))
     }
 
     fn write(&mut self, candidate: &Candidate) -> Result<(), InstanceError> {
@@ -343,7 +191,7 @@ impl Flow {
         for _ in 0..BATCHES {
             let mut hits = Vec::new();
             let mut canaries = Vec::new();
-            let mut read = 0;
+            let (mut read, mut discarded) = (0, 0);
             let keep_from = self.aggregator.policy().keep_from(Timestamp::now());
             while read < BATCH {
                 let Some(event) = ring.next_event() else {
@@ -356,16 +204,9 @@ impl Flow {
                     canaries.push(event);
                     continue;
                 }
-                self.know(IndicatorId(event.flow.indicator))?;
-                let hit = self
-                    .names
-                    .hit(&event, self.offset, &self.catalog, attach::name);
-                // Opted out since, too old to be kept (design decision 2), or matched
-                // before a verdict or an allowed destination was in force.
-                if !refuses(consent, &hit) && hit.time >= keep_from && self.may_be_kept(&hit) {
-                    hits.push(hit);
-                } else {
-                    self.discarded += 1;
+                match self.admit(&event, consent, keep_from)? {
+                    Some(hit) => hits.push(hit),
+                    None => discarded += 1,
                 }
             }
             if read == 0 {
@@ -376,6 +217,7 @@ impl Flow {
                 tracing::error!("hits stay in the ring buffer: {error}");
                 return Ok(false);
             }
+            self.discarded += discarded;
             // Only now: a canary that could not be released has not come through.
             for event in canaries {
                 let hit = bare_hit(&event, self.canary.clone());
@@ -388,6 +230,25 @@ impl Flow {
             }
         }
         Ok(true)
+    }
+
+    /// What an event says, when it may be recorded: its subscriber has not opted
+    /// out since, it is not too old to be kept (design decision 2), and neither a
+    /// verdict nor an allowed destination speaks against it, which came into
+    /// force after it was matched.
+    fn admit(
+        &mut self,
+        event: &HitEvent,
+        consent: &ConsentTable,
+        keep_from: Timestamp,
+    ) -> Result<Option<Hit>, InstanceError> {
+        self.know(IndicatorId(event.flow.indicator))?;
+        let hit = self
+            .names
+            .hit(event, self.offset, &self.catalog, attach::name);
+        let admitted =
+            !refuses(consent, &hit) && hit.time >= keep_from && self.excluded.keeps(&hit);
+        Ok(admitted.then_some(hit))
     }
 
     /// A load saves the catalog before the kernel holds new ids, and tells us
@@ -404,14 +265,16 @@ impl Flow {
     fn keep(&mut self, ring: &mut Ring, hits: &[Hit]) -> Result<(), InstanceError> {
         let range = self.store.commit(&self.ring_id, ring.position(), hits)?;
         ring.release();
-        self.stored += hits.len() as u64;
-        // What is never matched has not come so far.
-        for (cursor, hit) in range.cursors().zip(hits) {
-            if self.counts(hit) {
-                self.aggregator.observe(cursor, hit);
-            }
-        }
+        self.observe(range, hits);
         Ok(())
+    }
+
+    /// Adds up what was stored just now.
+    fn observe(&mut self, range: CommitRange, hits: &[Hit]) {
+        self.stored += range.count();
+        for (cursor, hit) in range.cursors().zip(hits) {
+            self.aggregator.observe(cursor, hit);
+        }
     }
 
     /// Prints candidates that are new or have grown; `all`: also those that
@@ -476,7 +339,12 @@ impl Flow {
             Err(error) => return Err(error.into()),
         }
         // Others may share the address, and have not opted out.
-        self.observe_stored(|hit| addresses.contains(&hit.subscriber_address()))
+        each_stored(&self.store, |at, hit| {
+            if addresses.contains(&hit.subscriber_address()) && self.excluded.counts(hit) {
+                self.aggregator.observe(at, hit);
+            }
+        })?;
+        Ok(())
     }
 
     /// Erases what is past its retention (R4).
@@ -512,5 +380,19 @@ impl Flow {
             self.discarded,
             self.candidates,
         )
+    }
+}
+
+fn each_stored(store: &Store, mut seen: impl FnMut(Cursor, &Hit)) -> Result<(), InstanceError> {
+    let mut cursor = Cursor(0);
+    loop {
+        let page = store.hits_after(cursor, REBUILD_PAGE)?;
+        for (at, hit) in &page {
+            seen(*at, hit);
+            cursor = *at;
+        }
+        if page.len() < REBUILD_PAGE {
+            return Ok(());
+        }
     }
 }

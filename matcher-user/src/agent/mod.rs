@@ -42,7 +42,7 @@ use crate::{
 
 use canary::Canary;
 use feeds::Feeds;
-use flow::{Flow, Sink};
+use flow::{Excluded, Flow, Sink};
 
 /// How the agent's records leave it.
 pub trait Output: Write + Send {}
@@ -291,13 +291,11 @@ impl Agent {
         agent.forget_refusing()?;
         agent.flow.purge(Timestamp::now())?;
         // Given while no agent ran, perhaps.
-        let verdicts = agent.instance.verdicts()?;
-        let allowed = agent.instance.never_matched();
-        let texts = [
-            agent.flow.spare(allowed, true)?.text(flow::ALLOWED),
-            agent.flow.take_up(&verdicts, true)?.text(flow::REFUTED),
-        ];
-        for text in texts.into_iter().flatten() {
+        let excluded = Excluded {
+            refuted: agent.instance.verdicts()?.refuted(),
+            never_matched: agent.instance.never_matched(),
+        };
+        if let Some(text) = agent.flow.start(excluded)? {
             tracing::info!("{text}");
         }
         Ok((agent, (ring, ring_lock)))

@@ -3,11 +3,7 @@
 use matcher_common::abi::Setting;
 use tokio::{sync::oneshot, task::JoinError};
 
-use super::{
-    Agent, GivenVerdict, Load, NextLoad, feeds,
-    flow::{ALLOWED, REFUTED},
-    log,
-};
+use super::{Agent, GivenVerdict, Load, NextLoad, feeds, flow::Excluded, log};
 use crate::{
     control::{Request, server::Asked},
     fetch::plan::Asker,
@@ -16,7 +12,7 @@ use crate::{
         parse_sources,
     },
     kernel::ring::Ring,
-    verdicts::{AskedVerdict, Verdicts},
+    verdicts::AskedVerdict,
 };
 
 impl Agent {
@@ -227,7 +223,11 @@ impl Agent {
             }
         };
         if let Some(verdicts) = verdicts {
-            self.take_up(&verdicts, &mut answer)?;
+            let excluded = Excluded {
+                refuted: verdicts.refuted(),
+                ..self.flow.excluded().clone()
+            };
+            self.exclude(excluded, &mut answer)?;
         }
         log(&answer);
         // The asker may have gone.
@@ -235,9 +235,8 @@ impl Agent {
         Ok(())
     }
 
-    fn take_up(&mut self, verdicts: &Verdicts, answer: &mut Answer) -> Result<(), InstanceError> {
-        let done = self.flow.take_up(verdicts, false)?;
-        if let Some(text) = done.text(REFUTED) {
+    fn exclude(&mut self, excluded: Excluded, answer: &mut Answer) -> Result<(), InstanceError> {
+        if let Some(text) = self.flow.exclude(excluded)? {
             answer.say(text);
         }
         self.flow.publish(false)
@@ -250,11 +249,11 @@ impl Agent {
     ) -> Result<(), InstanceError> {
         if let Some(loaded) = loaded {
             self.flow.set_catalog(loaded.catalog);
-            let done = self.flow.spare(loaded.never_matched, false)?;
-            if let Some(text) = done.text(ALLOWED) {
-                answer.say(text);
-            }
-            self.take_up(&loaded.verdicts, &mut answer)?;
+            let excluded = Excluded {
+                refuted: loaded.verdicts.refuted(),
+                never_matched: loaded.never_matched,
+            };
+            self.exclude(excluded, &mut answer)?;
         }
         self.instance.warn_if_closed(&self.tables, &mut answer)?;
         log(&answer);

@@ -5,10 +5,7 @@ use jiff::Timestamp;
 
 use super::Flow;
 use crate::{
-    consent::ConsentTable,
-    indicator::IndicatorId,
-    instance::{InstanceError, refuses},
-    kernel::{attach, tables::Tables},
+    consent::ConsentTable, indicator::IndicatorId, instance::InstanceError, kernel::tables::Tables,
 };
 
 impl Flow {
@@ -72,29 +69,17 @@ impl Flow {
             if summary.flow.indicator == IndicatorId::CANARY.0 {
                 continue;
             }
-            self.know(IndicatorId(summary.flow.indicator))?;
-            let hit = self
-                .names
-                .hit(&summary, self.offset, &self.catalog, attach::name);
-            // As events are: opted out since, too old to be kept (design decision
-            // 2), or matched before a verdict or an allowed destination.
-            if !refuses(consent, &hit) && hit.time >= keep_from && self.may_be_kept(&hit) {
-                hits.push(hit);
-            } else {
-                discarded += 1;
+            match self.admit(&summary, consent, keep_from)? {
+                Some(hit) => hits.push(hit),
+                None => discarded += 1,
             }
         }
         let range = match self.store.commit_folds(&self.ring_id, closed, &hits) {
             Ok(range) => range,
             Err(error) => return Ok(Err(error)),
         };
-        self.stored += range.count();
         self.discarded += discarded;
-        for (cursor, hit) in range.cursors().zip(&hits) {
-            if self.counts(hit) {
-                self.aggregator.observe(cursor, hit);
-            }
-        }
+        self.observe(range, &hits);
         Ok(Ok(()))
     }
 }
