@@ -314,13 +314,6 @@ fn membership(family: Family, entries: usize) {
         start.elapsed().as_secs_f64() * 1e3,
         plan.bytes() as f64 / 1e6
     );
-    let start = Instant::now();
-    let additions = filter::add(family, &image.lines(), &prefixes[0]);
-    println!(
-        "{title:<22} a host added by {} writes, found in {:.1} us",
-        additions.len(),
-        start.elapsed().as_secs_f64() * 1e6
-    );
     let lines: &[Line] = image.lines();
     let traffic = traffic(family, &hosts, &mut numbers);
     let share = traffic[0]
@@ -423,7 +416,7 @@ fn classes(family: Family, entries: usize, space_prefixes: usize) {
             filter::Plan::new(Family::V6, refused.iter().copied()),
         ),
     };
-    let (tree, _) = plan.build();
+    let tree = plan.build();
     let refusals = consent.build(numbers.seeds());
     println!(
         "{title:<22} built in {:.0} ms, {:.1} MB",
