@@ -80,7 +80,7 @@ proptest! {
     ) {
         let tree = build_v4(&space, &consent);
         let both = [space.clone(), consent.clone()].concat();
-        for address in telling(&both, &mut Numbers(seed)) {
+        for address in telling(&both, &mut Numbers::new(seed)) {
             prop_assert_eq!(
                 class_of(&tree, &tree, address),
                 expected(&space, &consent, address),
@@ -112,7 +112,7 @@ proptest! {
         seed: u64,
     ) {
         let tree = build_v6(&space);
-        let mut numbers = Numbers(seed);
+        let mut numbers = Numbers::new(seed);
         let refuse = filter::Plan::new(Family::V6, consent.iter().copied()).build(numbers.seeds());
         let none = no_filter();
         let both = [space.clone(), consent.clone()].concat();
@@ -172,7 +172,7 @@ fn one_opt_out_touches_one_subscriber() {
 
 #[test]
 fn a_million_opt_outs_in_a_ten_are_exact() {
-    let mut numbers = Numbers(7);
+    let mut numbers = Numbers::new(7);
     let space: Vec<IpNet> = vec!["100.64.0.0/10".parse().unwrap()];
     let mut refused = vec![false; 1 << 22];
     let consent: Vec<IpNet> = (0..1_000_000)

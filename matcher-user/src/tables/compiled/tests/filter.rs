@@ -10,7 +10,7 @@ fn build(family: Family, prefixes: &[IpNet], numbers: &mut Numbers) -> Image {
 }
 
 fn no_false_no(family: Family, list: &[IpNet], seed: u64) {
-    let mut numbers = Numbers(seed);
+    let mut numbers = Numbers::new(seed);
     let image = build(family, list, &mut numbers);
     for address in telling(list, &mut numbers) {
         if covers(list, address) {
@@ -38,7 +38,7 @@ proptest! {
 
     #[test]
     fn hosts_of_the_other_family_are_never_taken_for_ones_own(seed: u64) {
-        let mut numbers = Numbers(seed);
+        let mut numbers = Numbers::new(seed);
         let mixed: Vec<IpNet> = (0..50)
             .flat_map(|_| [host(numbers.v4()), host(numbers.v6())])
             .collect();
@@ -59,7 +59,7 @@ proptest! {
 
 #[test]
 fn an_empty_list_answers_no_and_a_list_of_one_knows_that_one() {
-    let mut numbers = Numbers(1);
+    let mut numbers = Numbers::new(1);
     for (family, texts) in [
         (
             Family::V4,
@@ -94,7 +94,7 @@ fn an_empty_list_answers_no_and_a_list_of_one_knows_that_one() {
 
 #[test]
 fn more_lengths_than_levels_are_held_without_a_false_no() {
-    let mut numbers = Numbers(3);
+    let mut numbers = Numbers::new(3);
     let all: Vec<IpNet> = (17..=127)
         .map(|length| {
             let IpAddr::V6(address) = numbers.v6() else {
@@ -143,7 +143,7 @@ fn false_maybes(image: &Image, addresses: impl Iterator<Item = IpAddr>) -> u64 {
 
 #[test]
 fn of_a_million_entries_less_than_two_uncovered_addresses_in_1000_are_a_maybe() {
-    let mut numbers = Numbers(4);
+    let mut numbers = Numbers::new(4);
     for (family, lengths) in [
         (Family::V4, &[24, 25, 26, 27, 28, 29, 30, 31][..]),
         (Family::V6, &[32, 40, 44, 48, 56, 64][..]),
@@ -194,7 +194,7 @@ fn of_a_million_entries_less_than_two_uncovered_addresses_in_1000_are_a_maybe() 
 
 #[test]
 fn whole_blocks_of_hosts_do_not_make_their_neighbours_maybes() {
-    let mut numbers = Numbers(5);
+    let mut numbers = Numbers::new(5);
     // Every second address of 1,024 adjacent /24s, and ::1 to ::ff of 1,024
     // adjacent /64s: what a plain multiplication would map to few words.
     let v4 = |at: u32| IpAddr::from(Ipv4Addr::from_bits(0xc612_0000 + at));
@@ -218,7 +218,7 @@ fn whole_blocks_of_hosts_do_not_make_their_neighbours_maybes() {
 
 #[test]
 fn a_million_hosts_take_two_megabytes() {
-    let mut numbers = Numbers(6);
+    let mut numbers = Numbers::new(6);
     let v4 = Plan::new(Family::V4, (0..1_000_000).map(|_| host(numbers.v4())));
     let v6 = Plan::new(Family::V6, (0..1_000_000).map(|_| host(numbers.v6())));
     for plan in [v4, v6] {
