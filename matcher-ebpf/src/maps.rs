@@ -301,7 +301,7 @@ impl Lines for Half {
     fn word(&self, line: *const Line, at: u32) -> u64 {
         let at = (at & (LINE_WORDS - 1)) as usize;
         // SAFETY: a word inside a line of the map, which lives as long as the
-        // program; volatile, since the agent sets bits beside us.
+        // program; volatile, since the agent writes to the same memory.
         unsafe { line.cast::<u64>().add(at).read_volatile() }
     }
 }

@@ -10,8 +10,7 @@
 //!
 //! An entry is 32 bits: the lowest two a class, the rest the first line of
 //! what stands below, 0: nothing. Line 0 is the root's, so that no pointer is
-//! lost. Both only ever gain bits: [`OUTSIDE`] never changes, [`DEFAULT`] can
-//! become closer or gain something below.
+//! lost. No class bit and nothing below: outside.
 
 use super::{Lines, filter};
 
@@ -26,8 +25,6 @@ pub enum Class {
     Closer,
 }
 
-/// Class bits: outside.
-pub const OUTSIDE: u64 = 0;
 /// Class bits: a subscriber with the default consent.
 pub const DEFAULT: u64 = 1;
 /// This bit of the class alone says: look closer.

@@ -12,9 +12,8 @@
 //! - **direct**: one bit for each value of the first 16 bits of an address,
 //!   for prefixes up to that length.
 //!
-//! Bits are only ever added, and each part alone can only say "no" too often
-//! while an entry is being added: so an addition is a handful of atomic ORs,
-//! without a lock, and is in force with the last of them.
+//! An image is built whole and never changed while packets ask it: a list that
+//! changed is the next image.
 
 use super::{
     LINE_WORDS, Lines,

@@ -32,8 +32,7 @@ pub trait Lines {
     /// and never a wrong answer.
     fn line(&self, index: u32) -> Option<Self::Line>;
 
-    /// Word `at` of the line, of which only the lowest three bits count. The
-    /// agent adds bits while packets read: a single load, never cached.
+    /// Word `at` of the line, of which only the lowest three bits count.
     fn word(&self, line: Self::Line, at: u32) -> u64;
 }
 

@@ -141,27 +141,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// Runs of lengths and gaps, with few answers, so that neighbours meet.
-    fn answers() -> impl Strategy<Value = (PurposeSet, Vec<PortRun<PurposeSet>>)> {
-        let run = (0u16..3, 1u16..4, 0u8..4);
-        (0u8..4, prop::collection::vec(run, 0..12)).prop_map(|(outside, lengths)| {
-            let mut at = 0;
-            let runs = lengths
-                .into_iter()
-                .map(|(gap, length, bits)| {
-                    let first = at + gap;
-                    at = first + length;
-                    PortRun {
-                        first,
-                        last: at - 1,
-                        value: PurposeSet::from_bits(bits),
-                    }
-                })
-                .collect();
-            (PurposeSet::from_bits(outside), runs)
-        })
-    }
+    use crate::consent::any_answer::any_runs;
 
     fn by_search(outside: PurposeSet, runs: &[PortRun<PurposeSet>], port: u16) -> PurposeSet {
         runs.iter()
@@ -172,8 +152,8 @@ mod tests {
     proptest! {
         #[test]
         fn every_port_has_its_answer_and_no_port_that_of_all(
-            (outside, runs) in answers(),
-            (other_outside, other_runs) in answers(),
+            (outside, runs) in any_runs(4, 12),
+            (other_outside, other_runs) in any_runs(4, 12),
         ) {
             let one = Answer::new(outside, runs.clone());
             let other = Answer::new(other_outside, other_runs.clone());

@@ -12,6 +12,8 @@
 use std::{fmt, str::FromStr};
 
 mod answer;
+#[cfg(test)]
+pub(crate) mod any_answer;
 mod atomic_file;
 pub mod list;
 pub mod lists;

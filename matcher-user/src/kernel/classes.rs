@@ -46,7 +46,7 @@ impl Tables {
                 );
                 halves.write(next, &all_closer());
             } else {
-                halves.write(next, &plan.build().0);
+                halves.write(next, &plan.build());
             }
         }
         if in_v6.bytes() > images.consent_v6.bytes()

@@ -1,16 +1,15 @@
 //! Images of compiled tables in the kernel: an array map of cache lines, mapped
 //! into memory, in two halves of which packets use one.
 
-use std::{
-    os::fd::AsFd as _,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{Map, MapData};
 use matcher_common::table::{LINE_WORDS, Lines};
-use rustix::mm::ProtFlags;
 
-use super::{KernelError, mapping::Mapping};
+use super::{
+    KernelError,
+    mapping::{Mapping, mapped},
+};
 use crate::tables::compiled::Image;
 
 const LINE_BYTES: usize = LINE_WORDS as usize * size_of::<u64>();
@@ -94,28 +93,4 @@ impl<'a> Lines for Half<'a> {
             .and_then(|at| line.get(at))
             .map_or(u64::MAX, |word| word.load(Ordering::Relaxed))
     }
-}
-
-/// Memory of an array map, its bytes, and the map.
-pub(super) fn mapped(name: &str, map: Map) -> Result<(Mapping, usize, MapData), KernelError> {
-    let failed = |reason: String| KernelError::Failed {
-        action: format!("mapping {name}"),
-        reason,
-    };
-    let Map::Array(data) = map else {
-        return Err(failed("it is not an array".into()));
-    };
-    let info = data
-        .info()
-        .map_err(|error| KernelError::from_source(format!("reading the size of {name}"), error))?;
-    let bytes = usize::try_from(info.max_entries())
-        .ok()
-        .zip(usize::try_from(info.value_size()).ok())
-        // kernel/bpf/arraymap.c rounds up.
-        .and_then(|(entries, value)| entries.checked_mul(value.next_multiple_of(8)))
-        .ok_or_else(|| failed("it does not fit into memory".into()))?;
-    let protection = ProtFlags::READ | ProtFlags::WRITE;
-    let memory = Mapping::new(data.fd().as_fd(), bytes, 0, protection)
-        .map_err(|errno| failed(errno.to_string()))?;
-    Ok((memory, bytes, data))
 }

@@ -1,14 +1,17 @@
 //! Memory of a map, shared with the kernel.
 
 use std::{
-    os::fd::BorrowedFd,
+    os::fd::{AsFd as _, BorrowedFd},
     ptr::{self, NonNull},
 };
 
+use aya::maps::{Map, MapData};
 use rustix::{
     io::Errno,
     mm::{MapFlags, ProtFlags, mmap, munmap},
 };
+
+use super::KernelError;
 
 /// Memory of a map, shared with the kernel; unmapped when dropped.
 pub(super) struct Mapping {
@@ -55,4 +58,28 @@ impl Drop for Mapping {
         // Unmapping what is mapped cannot fail.
         let _ = unsafe { munmap(self.start.as_ptr().cast(), self.length) };
     }
+}
+
+/// Memory of an array map, its bytes, and the map.
+pub(super) fn mapped(name: &str, map: Map) -> Result<(Mapping, usize, MapData), KernelError> {
+    let failed = |reason: String| KernelError::Failed {
+        action: format!("mapping {name}"),
+        reason,
+    };
+    let Map::Array(data) = map else {
+        return Err(failed("it is not an array".into()));
+    };
+    let info = data
+        .info()
+        .map_err(|error| KernelError::from_source(format!("reading the size of {name}"), error))?;
+    let bytes = usize::try_from(info.max_entries())
+        .ok()
+        .zip(usize::try_from(info.value_size()).ok())
+        // kernel/bpf/arraymap.c rounds up.
+        .and_then(|(entries, value)| entries.checked_mul(value.next_multiple_of(8)))
+        .ok_or_else(|| failed("it does not fit into memory".into()))?;
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    let memory = Mapping::new(data.fd().as_fd(), bytes, 0, protection)
+        .map_err(|errno| failed(errno.to_string()))?;
+    Ok((memory, bytes, data))
 }

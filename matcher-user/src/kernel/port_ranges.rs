@@ -1,17 +1,16 @@
 //! The array of port ranges, mapped into memory: a list of shared addresses has
 //! millions of them, and each by a system call of its own takes seconds.
 
-use std::{
-    os::fd::AsFd as _,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{Map, MapData};
 use matcher_common::abi::PortRange;
-use rustix::mm::ProtFlags;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
-use super::{KernelError, mapping::Mapping};
+use super::{
+    KernelError,
+    mapping::{Mapping, mapped},
+};
 
 /// Bytes of one range, as they lie in the array (kernel/bpf/arraymap.c rounds
 /// up to eight).
@@ -28,28 +27,12 @@ pub(super) struct PortRanges {
 
 impl PortRanges {
     pub(super) fn open(map: Map) -> Result<Self, KernelError> {
-        let failed = |reason: String| KernelError::Failed {
-            action: "mapping PORT_RANGES".into(),
-            reason,
-        };
-        let Map::Array(data) = map else {
-            return Err(failed("it is not an array".into()));
-        };
-        let info = data
-            .info()
-            .map_err(|error| KernelError::from_source("reading the size of PORT_RANGES", error))?;
-        let capacity = info.max_entries();
-        let length = usize::try_from(capacity)
-            .ok()
-            .and_then(|capacity| capacity.checked_mul(BYTES))
-            .ok_or_else(|| failed(format!("{capacity} ranges do not fit into memory")))?;
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        let memory = Mapping::new(data.fd().as_fd(), length, 0, protection)
-            .map_err(|errno| failed(errno.to_string()))?;
+        let (memory, bytes, map) = mapped("PORT_RANGES", map)?;
         Ok(Self {
             memory,
-            capacity,
-            _map: data,
+            // A map has at most `u32::MAX` entries.
+            capacity: u32::try_from(bytes / BYTES).unwrap_or(u32::MAX),
+            _map: map,
         })
     }
 

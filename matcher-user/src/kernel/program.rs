@@ -87,13 +87,12 @@ impl Sizes {
                 .max_indicators
                 .saturating_add(limits.max_indicators / 4)
                 .saturating_add(1024),
-            // Root, room for additions, leaves for opt-outs that lie eight in a
-            // /24 on average, and nodes for a few hundred /16.
-            classes_v4: (ROOT_LINES + 4096)
+            // Root, leaves for opt-outs that lie eight in a /24 on average, and
+            // nodes for a few hundred /16.
+            classes_v4: ROOT_LINES
                 .saturating_add(entries / 8)
                 .saturating_add(entries.saturating_mul(32).clamp(1024, 16_384)),
-            classes_v6: (ROOT_LINES + 4096)
-                .saturating_add(entries.saturating_mul(162).clamp(1024, 65_536)),
+            classes_v6: ROOT_LINES.saturating_add(entries.saturating_mul(162).clamp(1024, 65_536)),
             consent_v6: lines(filter::bytes_at_most(entries.into())),
             filter: lines(filter::bytes_at_most(limits.max_indicators.into())),
         }

@@ -4,7 +4,10 @@
 use aya::maps::{Map, MapData};
 use matcher_common::abi::Rule;
 
-use super::{KernelError, image::mapped, mapping::Mapping};
+use super::{
+    KernelError,
+    mapping::{Mapping, mapped},
+};
 
 /// The two halves.
 pub(super) struct Rules {

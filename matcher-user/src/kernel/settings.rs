@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aya::maps::{Array, Map, MapData};
 use matcher_common::abi::{SETTINGS, Setting};
 
-use super::{KernelError, image::mapped, mapping::Mapping};
+use super::{
+    KernelError,
+    mapping::{Mapping, mapped},
+};
 
 /// Name of the map.
 pub(super) const MAP: &str = "SETTING_VALUES";

@@ -113,7 +113,7 @@ pub fn transition(old: &ConsentEntries, new: &ConsentEntries) -> Transition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::consent::PortRun;
+    use crate::consent::{PortRun, any_answer::any_runs};
     use ipnet::{IpNet, Ipv4Net};
     use proptest::prelude::*;
     use std::{collections::BTreeMap, net::IpAddr};
@@ -157,23 +157,7 @@ mod tests {
     }
 
     fn answer() -> impl Strategy<Value = Answer> {
-        let run = (0u16..3, 1u16..3, 0u8..4);
-        (0u8..4, prop::collection::vec(run, 0..4)).prop_map(|(outside, lengths)| {
-            let mut at = 0;
-            let runs: Vec<_> = lengths
-                .into_iter()
-                .map(|(gap, length, bits)| {
-                    let first = at + gap;
-                    at = first + length;
-                    PortRun {
-                        first,
-                        last: at - 1,
-                        value: PurposeSet::from_bits(bits),
-                    }
-                })
-                .collect();
-            Answer::new(PurposeSet::from_bits(outside), runs)
-        })
+        any_runs(3, 4).prop_map(|(outside, runs)| Answer::new(outside, runs))
     }
 
     fn table() -> impl Strategy<Value = ConsentEntries> {

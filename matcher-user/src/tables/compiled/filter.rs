@@ -2,27 +2,22 @@
 
 use ipnet::IpNet;
 use matcher_common::table::{
-    LINE_WORDS, Lines,
-    filter::{DIRECT_BITS, MAX_LEVELS, gate, head, parts, probe},
+    LINE_WORDS,
+    filter::{DIRECT_BITS, gate, head, parts, probe},
     hash::Seeds,
 };
 
 use super::{
-    Family, Image, LINE_BYTES, Or,
+    Family, Image, LINE_BYTES,
     key::Key,
     levels::{self, Lengths, Levels, Place},
 };
 
 /// Bits of a part for each of its keys: one address in 800 that is not listed
 /// is a maybe. More bits would be fewer maybes and more cache misses.
-const KEY_BITS: u64 = 16;
+const KEY_BITS: u64 = 17;
 /// Bits of the gate for each prefix: one address in 200 passes without cause.
-const GATE_BITS: u64 = 32;
-/// An addition is spread over this many keys before it takes a level of its
-/// own.
-const SMALL_SPREAD: u8 = 8;
-/// An addition is spread over this many bits at most.
-const LARGE_SPREAD: u8 = 16;
+const GATE_BITS: u64 = 34;
 
 /// A filter to be built: what it takes is known, nothing is taken yet.
 #[derive(Clone, Debug)]
@@ -44,7 +39,7 @@ struct Layout {
 impl Layout {
     fn new(host_keys: u64, prefix_keys: u64, gate_keys: u64) -> Self {
         // The head has 32 bits for a number of lines.
-        let lines = |keys: u64, bits: u64| (roomy(keys) * bits).div_ceil(512).min(u32::MAX.into());
+        let lines = |keys: u64, bits: u64| (keys * bits).div_ceil(512).min(u32::MAX.into());
         Self {
             hosts: lines(host_keys, KEY_BITS),
             prefixes: lines(prefix_keys, KEY_BITS),
@@ -70,19 +65,13 @@ impl Layout {
     }
 }
 
-/// Room for additions until the next build.
-fn roomy(keys: u64) -> u64 {
-    keys + keys / 16 + 1024
-}
-
 /// Bytes that an image of this many entries takes at most, whatever the
 /// lengths; [`Plan::bytes`] is exact, and for hosts alone a small part.
 pub fn bytes_at_most(entries: u64) -> u64 {
     let spread = levels::spread_limit(entries);
     let layout = Layout::new(0, entries + spread, levels::gate_limit(entries));
-    // The other part is not empty either, and both are rounded up.
-    let other = Layout::new(0, 0, 0);
-    (layout.lines() + other.lines()) * LINE_BYTES
+    // Where some of the keys are hosts, both parts are rounded up.
+    (layout.lines() + 1) * LINE_BYTES
 }
 
 impl Plan {
@@ -151,41 +140,13 @@ impl Plan {
         for key in &self.keys {
             let place = self.levels.places.get(usize::from(key.length)).copied();
             match place.unwrap_or(Place::Direct) {
-                Place::Direct => {
-                    used |= head.set_direct(*key, &mut |or| image.or(or.word, or.bits))
-                }
-                Place::Level(level) => {
-                    used |= head.set_level(*key, level, &mut |or| image.or(or.word, or.bits));
-                }
+                Place::Direct => used |= head.set_direct(*key, &mut image),
+                Place::Level(level) => used |= head.set_level(*key, level, &mut image),
             }
         }
         image.or(head::USE as usize, used);
         image
     }
-}
-
-/// The bits that add a prefix to an image in use. The image answers "maybe"
-/// for all of the prefix as soon as the last of them is set.
-///
-/// The number of bits is small (one for a host) up to some 65,000 for a short
-/// IPv6 prefix of a length that the list did not have.
-pub fn add(family: Family, image: &impl Lines, prefix: &IpNet) -> Vec<Or> {
-    let mut additions = Vec::new();
-    let (Some(key), Some(head)) = (Key::of(family, prefix), Head::read(family, image)) else {
-        return additions;
-    };
-    let mut set = |or| additions.push(or);
-    let now_used = match head.place(key.length) {
-        (Place::Direct, _) => head.set_direct(key, &mut set),
-        (Place::Level(level), new) => head.set_level(key, level, &mut set) | new,
-    };
-    if now_used & !head.used != 0 {
-        set(Or {
-            word: head::USE as usize,
-            bits: now_used & !head.used,
-        });
-    }
-    additions
 }
 
 /// Line 0 of an image.
@@ -201,68 +162,15 @@ struct Head {
 }
 
 impl Head {
-    fn read(family: Family, image: &impl Lines) -> Option<Self> {
-        let line = image.line(0)?;
-        let word = |at| image.word(line, at);
-        Some(Self {
-            family,
-            used: word(head::USE),
-            seeds: Seeds {
-                first: word(head::SEED_FIRST),
-                second: word(head::SEED_SECOND),
-                last: word(head::SEED_LAST),
-            },
-            hosts: word(head::HOSTS),
-            prefixes: word(head::PREFIXES),
-            direct: word(head::DIRECT),
-            gate: word(head::GATE),
-        })
-    }
-
-    /// Where an added prefix goes, and the bits of a level that is new.
-    fn place(&self, length: u8) -> (Place, u64) {
-        let host = self.family.host();
-        if u32::from(length) <= DIRECT_BITS {
-            return (Place::Direct, 0);
-        }
-        let levels: Vec<u8> = (1..=MAX_LEVELS)
-            .map(|at| (self.used >> (8 * at)) as u8)
-            .take_while(|level| *level != 0)
-            .collect();
-        let above = levels
-            .iter()
-            .copied()
-            .chain([host])
-            .filter(|level| *level >= length)
-            .min()
-            .unwrap_or(host);
-        if above - length <= SMALL_SPREAD {
-            return (Place::Level(above), 0);
-        }
-        if levels.len() < MAX_LEVELS as usize {
-            let slot = 8 * (levels.len() as u32 + 1);
-            return (Place::Level(length), u64::from(length) << slot);
-        }
-        if above - length <= LARGE_SPREAD {
-            return (Place::Level(above), 0);
-        }
-        let below = levels.into_iter().filter(|level| *level <= length).max();
-        (below.map_or(Place::Direct, Place::Level), 0)
-    }
-
     /// Sets the bits of a prefix at a level; gives the part that is in use.
-    fn set_level(&self, key: Key, level: u8, set: &mut impl FnMut(Or)) -> u64 {
+    fn set_level(&self, key: Key, level: u8, image: &mut Image) -> u64 {
         let is_host = level == self.family.host();
         let part = if is_host { self.hosts } else { self.prefixes };
         let mut insert = |key: Key| {
             let probe = probe(self.seeds, key.high, key.low, level.into(), part as u32);
             let line = first_word((part >> 32) + u64::from(probe.line));
-            let [one, other] = probe.words;
-            for (word, bits) in [one, other] {
-                set(Or {
-                    word: line + (word % LINE_WORDS) as usize,
-                    bits,
-                });
+            for (word, bits) in probe.words {
+                image.or(line + (word % LINE_WORDS) as usize, bits);
             }
         };
         if level >= key.length {
@@ -278,27 +186,22 @@ impl Head {
             for key in key.spread(length) {
                 let v6 = self.family == Family::V6;
                 let (word, bits) = gate(self.seeds, key.high, v6, self.gate as u32);
-                set(Or {
-                    word: first_word(self.gate >> 32) + word as usize,
-                    bits,
-                });
+                image.or(first_word(self.gate >> 32) + word as usize, bits);
             }
         }
         0
     }
 
     /// Sets the bits of all that the prefix covers, or the one it lies in.
-    fn set_direct(&self, key: Key, set: &mut impl FnMut(Or)) -> u64 {
+    fn set_direct(&self, key: Key, image: &mut Image) -> u64 {
         let shift = 64 - DIRECT_BITS;
         let (first, last) = key.span();
         let (first, last) = (first >> shift, last >> shift);
         for word in first / 64..=last / 64 {
             let from = first.max(word * 64) % 64;
             let to = last.min(word * 64 + 63) % 64;
-            set(Or {
-                word: first_word(self.direct) + word as usize,
-                bits: (u64::MAX << from) & (u64::MAX >> (63 - to)),
-            });
+            let bits = (u64::MAX << from) & (u64::MAX >> (63 - to));
+            image.or(first_word(self.direct) + word as usize, bits);
         }
         parts::DIRECT
     }

@@ -8,8 +8,8 @@
 use super::Family;
 use matcher_common::table::filter::{DIRECT_BITS, GATE_LEVEL_V4, GATE_LEVEL_V6, MAX_LEVELS};
 
-/// Levels that a builder uses besides the hosts; the rest is left to additions.
-const BUILT_LEVELS: usize = MAX_LEVELS as usize - 2;
+/// Levels besides the hosts, at most.
+const LEVELS: usize = MAX_LEVELS as usize;
 /// Spreading by more bits than these costs no more: it is out of the question.
 const FAR: u8 = 24;
 /// A neighbourhood that becomes a maybe, in keys.
@@ -157,7 +157,7 @@ fn best(used: &[u8], count: impl Fn(u8) -> u64, host: u8, entries: u64) -> Vec<(
     // ways[groups][n]: least cost of the first n lengths with that many
     // levels, the first length of the last group, and its candidate.
     type Way = (u128, usize, usize);
-    let mut ways: Vec<Vec<Option<Way>>> = vec![vec![None; used.len() + 1]; BUILT_LEVELS + 1];
+    let mut ways: Vec<Vec<Option<Way>>> = vec![vec![None; used.len() + 1]; LEVELS + 1];
     if let Some(start) = ways.first_mut().and_then(|row| row.first_mut()) {
         *start = Some((0, 0, 0));
     }
@@ -168,7 +168,7 @@ fn best(used: &[u8], count: impl Fn(u8) -> u64, host: u8, entries: u64) -> Vec<(
             .flatten()
     };
     for to in 1..=used.len() {
-        for groups in 0..=BUILT_LEVELS {
+        for groups in 0..=LEVELS {
             let mut least: Option<Way> = None;
             for from in 0..to {
                 for candidate in (from..to).chain([used.len()]) {
@@ -194,7 +194,7 @@ fn best(used: &[u8], count: impl Fn(u8) -> u64, host: u8, entries: u64) -> Vec<(
     }
 
     let mut to = used.len();
-    let mut groups = (0..=BUILT_LEVELS)
+    let mut groups = (0..=LEVELS)
         .filter(|groups| before(&ways, *groups, to).is_some())
         .min_by_key(|groups| before(&ways, *groups, to).map(|(cost, ..)| cost))
         .unwrap_or(0);
@@ -276,7 +276,7 @@ mod tests {
                 let all: Vec<(u8, u64)> = (0..=family.host()).map(|at| (at, count)).collect();
                 let entries = count * all.len() as u64;
                 let found = levels(family, &all);
-                assert!(found.prefixes.len() <= BUILT_LEVELS);
+                assert!(found.prefixes.len() <= LEVELS);
                 let keys = found.host_keys + found.prefix_keys;
                 assert!(
                     keys <= entries + spread_limit(entries),

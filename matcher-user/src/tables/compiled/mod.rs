@@ -6,9 +6,8 @@
 //! - [`class`]: outside, default consent, or look closer.
 //!
 //! Each has a plan, which knows the size before a byte is taken, and an
-//! image. A single entry is added to an image in use as a list of bits to set
-//! ([`Or`]), in the order of the list; nothing is ever taken out of an image
-//! but by building the next one.
+//! image. An image is built whole, before any packet asks it, and never
+//! changed: a list that changed is the next image.
 
 pub mod class;
 pub mod filter;
@@ -62,28 +61,13 @@ impl Image {
         self.lines.as_bytes()
     }
 
-    /// Sets bits. Bits past the end are ignored; no builder makes such.
-    pub fn apply(&mut self, additions: &[Or]) {
-        for addition in additions {
-            self.or(addition.word, addition.bits);
-        }
-    }
-
+    /// Sets bits of one word; nothing past the end, where no builder writes.
     #[inline]
     fn or(&mut self, word: usize, bits: u64) {
         if let Some(word) = self.lines.as_flattened_mut().get_mut(word) {
             *word |= bits;
         }
     }
-}
-
-/// Bits to set in one word of an image, atomically.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Or {
-    /// Index of the word; eight words a line.
-    pub word: usize,
-    /// The bits.
-    pub bits: u64,
 }
 
 /// Secret multipliers out of random bytes, which must come from the system's

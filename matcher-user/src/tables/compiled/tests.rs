@@ -12,27 +12,25 @@ mod class;
 mod filter;
 
 /// Numbers that are the same in every run.
-struct Numbers(u64);
+struct Numbers(fastrand::Rng);
 
 impl Numbers {
+    fn new(seed: u64) -> Self {
+        Self(fastrand::Rng::with_seed(seed))
+    }
+
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.u64(..)
     }
 
     fn seeds(&mut self) -> hash::Seeds {
         let mut random = [0; 24];
-        for chunk in random.chunks_mut(8) {
-            chunk.copy_from_slice(&self.next().to_le_bytes());
-        }
+        self.0.fill(&mut random);
         seeds(random)
     }
 
     fn v4(&mut self) -> IpAddr {
-        Ipv4Addr::from_bits(self.next() as u32).into()
+        Ipv4Addr::from_bits(self.0.u32(..)).into()
     }
 
     /// Somewhere in 2000::/3.

@@ -1,7 +1,10 @@
 use super::super::class::*;
 use super::super::filter;
 use super::*;
-use matcher_common::table::class::{class_v4, class_v6};
+use matcher_common::table::class::{
+    CLASS_BITS, LEAF_LINES, LEAF_SHIFT_V4, LEAF_SHIFT_V6, NODE_LINES, ROOT_LINES, ROOT_SHIFT, STEP,
+    class_v4, class_v6,
+};
 
 fn class_of(tree: &Image, consent: &Image, address: IpAddr) -> Class {
     match address {
@@ -21,13 +24,47 @@ fn expected(space: &[IpNet], consent: &[IpNet], address: IpAddr) -> Class {
     }
 }
 
-fn build_v4(space: &[IpNet], consent: &[IpNet]) -> (Image, Spare) {
+/// Bytes that the tree of so many entries takes at most, wherever they lie:
+/// each end of a prefix splits one node and one leaf (in IPv6 five nodes).
+fn bytes_at_most(family: Family, subscriber_prefixes: usize, consent_entries: usize) -> u64 {
+    let (ends, nodes) = match family {
+        Family::V4 => ((subscriber_prefixes + consent_entries) * 2, 1),
+        Family::V6 => (subscriber_prefixes * 2, 5),
+    };
+    let path = u64::from(nodes * NODE_LINES + LEAF_LINES);
+    (u64::from(ROOT_LINES) + ends as u64 * path) * LINE_BYTES
+}
+
+fn build_v4(space: &[IpNet], consent: &[IpNet]) -> Image {
     let plan = Plan::v4(space.iter().copied(), consent.iter().copied());
-    let (image, spare) = plan.build();
-    assert_eq!(plan.bytes(), image.bytes().len() as u64);
-    let bound = bytes_at_most(Family::V4, space.len() as u64, consent.len() as u64);
-    assert!(plan.bytes() <= bound);
-    (image, spare)
+    assert!(plan.bytes() <= bytes_at_most(Family::V4, space.len(), consent.len()));
+    plan.build()
+}
+
+fn build_v6(space: &[IpNet]) -> Image {
+    let plan = Plan::v6(space.iter().copied());
+    assert!(plan.bytes() <= bytes_at_most(Family::V6, space.len(), 0));
+    plan.build()
+}
+
+/// Lines of the root, node or leaf at line `first`, and of all below it.
+fn reached(tree: &Image, first: usize, shift: u32, leaf_shift: u32) -> usize {
+    if shift == leaf_shift {
+        return LEAF_LINES as usize;
+    }
+    let own = if shift == ROOT_SHIFT {
+        ROOT_LINES
+    } else {
+        NODE_LINES
+    } as usize;
+    let entries = tree.lines()[first..first + own].as_flattened();
+    let below = entries
+        .iter()
+        .flat_map(|word| [word & 0xffff_ffff, word >> 32])
+        .map(|entry| entry >> CLASS_BITS)
+        .filter(|down| *down != 0)
+        .map(|down| reached(tree, down as usize, shift - STEP, leaf_shift));
+    own + below.sum::<usize>()
 }
 
 fn no_filter() -> Image {
@@ -41,9 +78,9 @@ proptest! {
         consent in prop::collection::vec(prefix(Family::V4), 0..20),
         seed: u64,
     ) {
-        let (tree, _) = build_v4(&space, &consent);
+        let tree = build_v4(&space, &consent);
         let both = [space.clone(), consent.clone()].concat();
-        for address in telling(&both, &mut Numbers(seed)) {
+        for address in telling(&both, &mut Numbers::new(seed)) {
             prop_assert_eq!(
                 class_of(&tree, &tree, address),
                 expected(&space, &consent, address),
@@ -58,47 +95,13 @@ proptest! {
         consent in prop::collection::vec(prefix(Family::V4), 0..20),
         space_v6 in prop::collection::vec(prefix(Family::V6), 0..20),
     ) {
-        for plan in [Plan::v4(space, consent), Plan::v6(space_v6)] {
-            let (image, spare) = plan.build();
-            let used = image.lines().len() as u64 - spare.lines();
-            prop_assert_eq!(used, plan.used_lines());
-            let first_spare = used as usize;
-            prop_assert!(image.lines()[first_spare..].as_flattened().iter().all(|word| *word == 0));
-        }
-    }
-
-    #[test]
-    fn an_opt_out_is_in_force_and_no_write_on_the_way_tells_a_lie(
-        space in prop::collection::vec(longer_prefix(Family::V4), 1..10),
-        consent in prop::collection::vec(longer_prefix(Family::V4), 0..6),
-        added in prop::collection::vec(prefix(Family::V4), 1..6),
-        without_room: bool,
-        seed: u64,
-    ) {
-        let (mut tree, mut spare) = build_v4(&space, &consent);
-        if without_room {
-            spare.exhaust();
-        }
-        let all = [space.clone(), consent.clone(), added.clone()].concat();
-        let mut in_force = consent;
-        let addresses = telling(&all, &mut Numbers(seed));
-        for prefix in added {
-            let additions = spare.look_closer(&tree.lines(), &prefix);
-            let steps = additions.chunks(additions.len().div_ceil(50).max(1));
-            for step in steps {
-                tree.apply(step);
-                for address in &addresses {
-                    let class = class_of(&tree, &tree, *address);
-                    let before = expected(&space, &in_force, *address);
-                    prop_assert!(class == before || class == Class::Closer, "{}", address);
-                }
-            }
-            in_force.push(prefix);
-            for address in &addresses {
-                let class = class_of(&tree, &tree, *address);
-                let now = expected(&space, &in_force, *address);
-                prop_assert!(class == now || class == Class::Closer, "{}", address);
-            }
+        for (plan, leaf_shift) in [
+            (Plan::v4(space, consent), LEAF_SHIFT_V4),
+            (Plan::v6(space_v6), LEAF_SHIFT_V6),
+        ] {
+            let image = plan.build();
+            prop_assert_eq!(image.bytes().len() as u64, plan.bytes());
+            prop_assert_eq!(image.lines().len(), reached(&image, 0, ROOT_SHIFT, leaf_shift));
         }
     }
 
@@ -108,8 +111,8 @@ proptest! {
         consent in prop::collection::vec(prefix(Family::V6), 0..20),
         seed: u64,
     ) {
-        let (tree, _) = Plan::v6(space.iter().copied()).build();
-        let mut numbers = Numbers(seed);
+        let tree = build_v6(&space);
+        let mut numbers = Numbers::new(seed);
         let refuse = filter::Plan::new(Family::V6, consent.iter().copied()).build(numbers.seeds());
         let none = no_filter();
         let both = [space.clone(), consent.clone()].concat();
@@ -145,35 +148,31 @@ impl To64 for IpNet {
 #[test]
 fn one_opt_out_touches_one_subscriber() {
     let space: Vec<IpNet> = vec!["100.64.0.0/10".parse().unwrap()];
-    let (mut tree, mut spare) = build_v4(&space, &[]);
-    let additions = spare.look_closer(&tree.lines(), &"100.64.3.7/32".parse().unwrap());
-    // A node, a leaf, and where they hang.
-    assert_eq!(additions.len(), (16 + 1) * 8 + 1);
-    tree.apply(&additions);
+    let nobody = build_v4(&space, &[]);
+    let tree = build_v4(&space, &["100.64.3.7/32".parse().unwrap()]);
+    // A node and a leaf.
+    assert_eq!(tree.lines().len(), nobody.lines().len() + 16 + 1);
     let class = |text: &str| class_of(&tree, &tree, text.parse().unwrap());
     assert_eq!(class("100.64.3.7"), Class::Closer);
     assert_eq!(class("100.64.3.6"), Class::Default);
     assert_eq!(class("100.64.3.8"), Class::Default);
     assert_eq!(class("100.65.3.7"), Class::Default);
     assert_eq!(class("100.128.0.0"), Class::Outside);
-    // The next one in the same /24 is a single word.
-    let additions = spare.look_closer(&tree.lines(), &"100.64.3.8/32".parse().unwrap());
-    assert_eq!(additions.len(), 1);
-    // Twice is nothing to do.
-    assert_eq!(
-        spare.look_closer(&tree.lines(), &"100.64.3.7/32".parse().unwrap()),
-        []
-    );
-    // Nor is what no subscriber has.
-    assert_eq!(
-        spare.look_closer(&tree.lines(), &"8.8.8.8/32".parse().unwrap()),
-        []
-    );
+    // The next one in the same /24 has its bits in the same leaf, and one that
+    // no subscriber has takes nothing.
+    let refused = ["100.64.3.7/32", "100.64.3.8/32", "8.8.8.8/32"].map(|net| net.parse().unwrap());
+    let more = build_v4(&space, &refused);
+    assert_eq!(more.lines().len(), tree.lines().len());
+    let class = |text: &str| class_of(&more, &more, text.parse().unwrap());
+    assert_eq!(class("100.64.3.7"), Class::Closer);
+    assert_eq!(class("100.64.3.8"), Class::Closer);
+    assert_eq!(class("100.64.3.9"), Class::Default);
+    assert_eq!(class("8.8.8.8"), Class::Outside);
 }
 
 #[test]
 fn a_million_opt_outs_in_a_ten_are_exact() {
-    let mut numbers = Numbers(7);
+    let mut numbers = Numbers::new(7);
     let space: Vec<IpNet> = vec!["100.64.0.0/10".parse().unwrap()];
     let mut refused = vec![false; 1 << 22];
     let consent: Vec<IpNet> = (0..1_000_000)
@@ -184,7 +183,7 @@ fn a_million_opt_outs_in_a_ten_are_exact() {
         })
         .collect();
     let plan = Plan::v4(space, consent);
-    let (tree, _) = plan.build();
+    let tree = plan.build();
     for (at, refused) in refused.iter().enumerate() {
         let class = class_v4(&tree.lines(), v4_key(0x6440_0000 + at as u32));
         assert_eq!(class == Class::Closer, *refused, "{at}");
