@@ -313,11 +313,15 @@ fn text(feed: u8, round: u8) -> String {
 fn undisturbed_update(deployment: &Deployment, server: &FeedServer, round: u8) -> Result<Duration> {
     let start = Instant::now();
     let agent = start_of_an_update(deployment, server, round)?;
-    wait_until("the lists of the file and of the server are loaded", || {
-        let log = agent.log()?;
-        let fetched = log.split_once("web: fetched a new list");
-        Ok(fetched.is_some_and(|(_, then)| then.contains("indicators in force")))
-    })?;
+    for feed in 0..2 {
+        let [address, ..] = addresses(feed, round)[..] else {
+            anyhow::bail!("feed {feed} lists nothing");
+        };
+        wait_until("the new list is in force", || {
+            let lookup = deployment.matcher(["feed", "lookup", &address.to_string()])?;
+            Ok(!lookup.out.contains("no match"))
+        })?;
+    }
     let taken = start.elapsed();
     agent.kill()?;
     Ok(taken)
