@@ -224,9 +224,9 @@ impl Namespace {
     /// Returns when the interface is up and its other end too.
     ///
     /// # Errors
-    /// There is no such interface, or no carrier within five seconds.
+    /// There is no such interface, or no carrier within a minute.
     pub fn wait_for_carrier(&self, interface: &str) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let state = self.ip(&["-o", "link", "show", "dev", interface])?;
             if state.contains("LOWER_UP") {

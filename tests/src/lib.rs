@@ -6,6 +6,7 @@ pub mod cleanup;
 pub mod demo;
 pub mod edge;
 pub mod feed_server;
+pub mod fetching;
 pub mod frames;
 pub mod kernel;
 pub mod lab;

@@ -6,9 +6,9 @@ use std::{
     io::{Read, Write},
     os::unix::{fs::PermissionsExt, net::UnixStream},
     process::Stdio,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicU64, Ordering},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -17,7 +17,7 @@ use matcher_common::abi::Setting;
 use matcher_tests::{
     frames::Frame,
     lab::Lab,
-    matcher::{Deployment, Ended, answer, beacon, subscriber, wait_until},
+    matcher::{Deployment, Ended, PATIENCE, answer, beacon, subscriber, wait_until},
     skip::skip,
 };
 use matcher_user::{
@@ -49,6 +49,7 @@ fn killing_the_agent_again_and_again_loses_no_hit_and_doubles_none() -> Result<(
     const FIRST: u16 = 10_000;
     const PACKETS: u16 = 20_000;
     const RATE: u32 = 4_000;
+    const KILLS: u64 = 3;
     let deployment = Deployment::new()?;
     let mut agent = deployment.agent()?;
     let tail_out = deployment.folder().join("tail.out");
@@ -63,36 +64,49 @@ fn killing_the_agent_again_and_again_loses_no_hit_and_doubles_none() -> Result<(
         Ok(fs::metadata(&tail_out)?.len() > 0)
     })?;
 
-    let done = AtomicBool::new(false);
-    let mut kills = 0;
-    thread::scope(|scope| -> Result<()> {
-        let sending = scope.spawn(|| {
-            let frames = (FIRST..FIRST + PACKETS).map(|port| beacon(subscriber(7), port));
-            let sent = access.send_all(frames, RATE);
-            done.store(true, Ordering::SeqCst);
-            sent
+    let kills = AtomicU64::new(0);
+    let end = thread::scope(|scope| -> Result<u16> {
+        let sending = scope.spawn(|| -> Result<u16> {
+            let mut end = FIRST + PACKETS;
+            let frames = (FIRST..end).map(|port| beacon(subscriber(7), port));
+            let mut sent = access.send_all(frames, RATE)?;
+            // Where starting an agent takes long, until it was killed often
+            // enough under traffic.
+            while kills.load(Ordering::SeqCst) < KILLS {
+                sent += access.send_all([beacon(subscriber(7), end)], RATE)?;
+                end = end.checked_add(1).context("a port")?;
+                thread::sleep(Duration::from_millis(10));
+            }
+            assert_eq!(sent, u64::from(end - FIRST), "the wire took every packet");
+            Ok(end)
         });
-        while !done.load(Ordering::SeqCst) {
-            // At moments that have nothing to do with the agent's own rhythm.
-            thread::sleep(Duration::from_millis(137 + 61 * kills));
-            agent.kill()?;
-            kills += 1;
-            agent = deployment.agent()?;
-        }
-        let sent = sending.join().expect("the sender does not panic")?;
-        assert_eq!(sent, u64::from(PACKETS), "the wire took every packet");
-        Ok(())
+        let killing = || -> Result<()> {
+            while !sending.is_finished() {
+                let killed = kills.load(Ordering::SeqCst);
+                // At moments that have nothing to do with the agent's own rhythm.
+                thread::sleep(Duration::from_millis(137 + 61 * killed));
+                agent.kill()?;
+                kills.store(killed + 1, Ordering::SeqCst);
+                agent = deployment.agent()?;
+            }
+            Ok(())
+        };
+        let killed = killing();
+        // The sender does not wait for more when one went wrong.
+        kills.store(KILLS, Ordering::SeqCst);
+        let end = sending.join().expect("the sender does not panic");
+        killed?;
+        end
     })?;
-    assert!(kills >= 3, "{kills} kills in the time");
     // The one before went with the scope.
     let _agent = deployment.agent()?;
-    let all = u64::from(PACKETS) + u64::from(first - 1);
+    let all = u64::from(end - FIRST) + u64::from(first - 1);
     wait_until("everything is stored", || {
         Ok(deployment.stored()?.len() as u64 >= all)
     })?;
 
     let stored = deployment.stored()?;
-    let expected: Vec<u16> = (1..first).chain(FIRST..FIRST + PACKETS).collect();
+    let expected: Vec<u16> = (1..first).chain(FIRST..end).collect();
     assert_eq!(ports(&stored), expected, "each once, in order");
     assert_eq!(
         deployment.status()?["hits"],
@@ -110,7 +124,7 @@ fn killing_the_agent_again_and_again_loses_no_hit_and_doubles_none() -> Result<(
             })
             .collect()
     };
-    let last = u64::from(FIRST + PACKETS - 1);
+    let last = u64::from(end - 1);
     wait_until("the tail prints the last", || {
         Ok(printed()?.last() == Some(&last))
     })?;
@@ -345,16 +359,10 @@ fn a_wrong_wall_clock_in_the_kernel_is_put_right() -> Result<()> {
     let day = 86_400_000_000_000_u64;
     let wrong = WallOffset::measure().setting().wrapping_add(day);
     tables.set(Setting::WallOffset, wrong)?;
-    let start = Instant::now();
     wait_until("the clock is right", || {
         let in_kernel = WallOffset::from_setting(tables.setting(Setting::WallOffset)?);
         Ok(WallOffset::measure().distance(in_kernel) < 1_000_000_000)
     })?;
-    assert!(
-        start.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        start.elapsed()
-    );
     agent.wait_for_log("the wall clock was set: it moved by 86400.0 s")?;
     // An entry that would have ended by the wrong clock, at the right time.
     let before = Timestamp::now();
@@ -408,7 +416,7 @@ fn the_socket_is_not_hurt_by_strangers_garbage_or_crowds() -> Result<()> {
         let mut stream = UnixStream::connect(&socket)?;
         stream.write_all(garbage)?;
         if garbage.ends_with(b"\n") {
-            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            stream.set_read_timeout(Some(PATIENCE))?;
             let mut said = String::new();
             stream.read_to_string(&mut said)?;
             if let Ok(answer) = serde_json::from_str::<Value>(&said) {
@@ -420,7 +428,7 @@ fn the_socket_is_not_hurt_by_strangers_garbage_or_crowds() -> Result<()> {
         }
     }
     let mut endless = UnixStream::connect(&socket)?;
-    endless.set_write_timeout(Some(Duration::from_secs(5)))?;
+    endless.set_write_timeout(Some(PATIENCE))?;
     // The agent hangs up in the middle of it.
     let _ = endless.write_all(&vec![b'a'; 4 << 20]);
 

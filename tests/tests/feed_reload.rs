@@ -6,7 +6,7 @@ use std::{
     fs,
     net::{IpAddr, Ipv4Addr},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -15,7 +15,7 @@ use matcher_tests::{
     feed_server::{FeedServer, reply},
     frames::Frame,
     lab::Lab,
-    matcher::{CC_PORT, Deployment, binary, subscriber, wait_until},
+    matcher::{Agent, CC_PORT, Deployment, binary, subscriber, wait_until},
     skip::skip,
     traffic::Random,
 };
@@ -222,14 +222,6 @@ fn an_entry_past_its_time_does_not_match_although_the_agent_is_dead() -> Result<
         return Ok(());
     }
     let deployment = Deployment::new()?;
-    let until = Timestamp::now() + SignedDuration::from_secs(20);
-    deployment.write(
-        "cc.txt",
-        format!("198.51.100.23 until={until}\n198.51.100.24\n"),
-    )?;
-    let mut agent = deployment.agent_with(std::process::Stdio::null(), &["run"])?;
-    agent.wait_for_log("2 indicators in force")?;
-    agent.kill()?;
     let access = deployment.access()?;
     let matched = |port: u16| -> Result<Vec<u8>> {
         let frames = [23, 24].map(|host| {
@@ -249,12 +241,26 @@ fn an_entry_past_its_time_does_not_match_although_the_agent_is_dead() -> Result<
             })
             .collect()
     };
-    anyhow::ensure!(Timestamp::now() < until, "the machine was too slow for it");
-    assert_eq!(matched(1_024)?, [23, 24]);
-    let left = Timestamp::now().duration_until(until).as_millis().max(0);
-    thread::sleep(Duration::from_millis(u64::try_from(left)? + 100));
-    assert_eq!(matched(1_025)?, [24]);
-    Ok(())
+    // Longer where an agent takes longer to start.
+    for (port, seconds) in [(1_024, 20), (1_026, 60), (1_028, 180)] {
+        let until = Timestamp::now() + SignedDuration::from_secs(seconds);
+        deployment.write(
+            "cc.txt",
+            format!("198.51.100.23 until={until}\n198.51.100.24\n"),
+        )?;
+        let mut agent = deployment.agent_with(std::process::Stdio::null(), &["run"])?;
+        agent.wait_for_log("2 indicators in force")?;
+        agent.kill()?;
+        let before = matched(port)?;
+        if Timestamp::now() < until {
+            assert_eq!(before, [23, 24]);
+            let left = Timestamp::now().duration_until(until).as_millis().max(0);
+            thread::sleep(Duration::from_millis(u64::try_from(left)? + 100));
+            assert_eq!(matched(port + 1)?, [24]);
+            return Ok(());
+        }
+    }
+    anyhow::bail!("the machine is too slow for it")
 }
 
 #[test]
@@ -302,6 +308,37 @@ fn text(feed: u8, round: u8) -> String {
     lines.collect()
 }
 
+/// The update of [`start_of_an_update`], and how long it takes while nobody
+/// disturbs it.
+fn undisturbed_update(deployment: &Deployment, server: &FeedServer, round: u8) -> Result<Duration> {
+    let start = Instant::now();
+    let agent = start_of_an_update(deployment, server, round)?;
+    for feed in 0..2 {
+        let [address, ..] = addresses(feed, round)[..] else {
+            anyhow::bail!("feed {feed} lists nothing");
+        };
+        wait_until("the new list is in force", || {
+            let lookup = deployment.matcher(["feed", "lookup", &address.to_string()])?;
+            Ok(!lookup.out.contains("no match"))
+        })?;
+    }
+    let taken = start.elapsed();
+    agent.kill()?;
+    Ok(taken)
+}
+
+/// New lists in the file and on the server, and an agent that begins with them.
+fn start_of_an_update(deployment: &Deployment, server: &FeedServer, round: u8) -> Result<Agent> {
+    let fresh = deployment.write("cc.new", text(0, round))?;
+    fs::rename(fresh, deployment.folder().join("cc.txt"))?;
+    server.list("/list", &round.to_string(), text(1, round));
+    // A fetch is due at the start of every agent.
+    let state = deployment.folder().join("state/feeds/web/state.json");
+    let due = fs::read_to_string(&state)?.replace("\"attempted\":\"2", "\"attempted\":\"1");
+    fs::write(&state, due)?;
+    deployment.agent_with(std::process::Stdio::null(), &["run"])
+}
+
 /// The lists of a file and of a server, both new in every round, and a kill
 /// somewhere between the start of the agent and the end of the update. In the
 /// kernel is the old list of a feed or the new one, never a part; so is the
@@ -327,19 +364,17 @@ fn killing_the_agent_at_any_moment_of_an_update_leaves_the_old_or_the_new_list()
 
     let access = deployment.access()?;
     let mut random = Random::new(0x6665_6564);
-    let mut in_force = [0_u8; 2];
+    let undisturbed = undisturbed_update(&deployment, &server, 1)?;
+    // Some after its end, however fast this machine is.
+    let latest = (undisturbed * 6 / 5).clamp(Duration::from_secs(1), Duration::from_secs(10));
+    println!("an update takes {undisturbed:?}; kills come within {latest:?}");
+    let mut in_force = [1_u8; 2];
     let mut advanced = [0_u32; 2];
     let mut port = 1_024_u16;
-    for round in 1..=KILLS {
-        let fresh = deployment.write("cc.new", text(0, round))?;
-        fs::rename(fresh, deployment.folder().join("cc.txt"))?;
-        server.list("/list", &round.to_string(), text(1, round));
-        // A fetch is due at the start of every agent.
-        let state = deployment.folder().join("state/feeds/web/state.json");
-        let due = fs::read_to_string(&state)?.replace("\"attempted\":\"2", "\"attempted\":\"1");
-        fs::write(&state, due)?;
-        let agent = deployment.agent_with(std::process::Stdio::null(), &["run"])?;
-        thread::sleep(Duration::from_millis(random.within(0, 1_600)));
+    for round in 2..=KILLS + 1 {
+        let agent = start_of_an_update(&deployment, &server, round)?;
+        let moment = random.within(0, u64::try_from(latest.as_millis())?);
+        thread::sleep(Duration::from_millis(moment));
         agent.kill()?;
 
         Catalog::load(&deployment.folder().join("state/indicators.catalog"))?

@@ -3,13 +3,9 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{self, Write},
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -17,111 +13,53 @@ use std::{
 use anyhow::{Context, Result};
 use flate2::{Compression, write::GzEncoder};
 use jiff::Timestamp;
-use matcher_tests::feed_server::{FeedServer, head, reply};
-use matcher_user::{
-    feeds::{Auth, FeedSource, FetchLimits, Format, LoadedFeed, Remote},
-    fetch::{FetchError, FetchOutcome, FetchState, Place, fetch, is_due, plan::Asker},
+use matcher_tests::{
+    feed_server::{Asked, FeedServer, head, reply},
+    fetching::Fetching,
+    matcher::PATIENCE,
 };
-use tempfile::TempDir;
+use matcher_user::{
+    feeds::{Auth, FetchLimits, Format},
+    fetch::{FetchError, FetchState, is_due, plan::Asker},
+};
 
 const GOOD: &str = "192.0.2.1\n192.0.2.2:443\n";
 const BETTER: &str = "192.0.2.1\n192.0.2.2:443\n192.0.2.3\n";
 const PATH: &str = "/list.txt";
 
-/// One feed that is fetched from a server of the test.
-struct Fetching {
-    source: FeedSource,
-    remote: Remote,
-    _folder: TempDir,
-}
-
-impl Fetching {
-    fn new(format: Format, url: &str) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let remote = Remote {
-            url: url.parse()?,
-            every: Duration::from_secs(3600),
-            auth: None,
-            ca_file: None,
-            plain_http: false,
-            collections: Vec::new(),
-            limits: FetchLimits {
-                bytes: 100_000,
-                total: Duration::from_secs(2),
-                idle: Duration::from_millis(700),
-            },
-        };
-        let source = FeedSource {
-            name: "test".into(),
-            remote: Some(Arc::new(remote.clone())),
-            ..FeedSource::unnamed(format, Remote::copy_path(folder.path(), "test"))
-        };
-        Ok(Self {
-            source,
-            remote,
-            _folder: folder,
-        })
-    }
-
-    fn file(&self, name: &str, contents: &str) -> Result<PathBuf> {
-        let path = self._folder.path().join(name);
-        fs::write(&path, contents)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-        Ok(path)
-    }
-
-    fn now(&self) -> Result<FetchOutcome> {
-        let _lock = Place::of(&self.source).lock()?.context("nobody else")?;
-        let now = Timestamp::now();
-        let fetched = fetch(&self.source, &self.remote, 0.5, now, 0.0, &|_, _| ());
-        Ok(fetched.keep(&self.source))
-    }
-
-    fn new_copy(&self) -> Result<()> {
-        let outcome = self.now()?;
-        assert!(matches!(outcome, FetchOutcome::New), "{outcome:?}");
-        Ok(())
-    }
-
-    fn unchanged(&self) -> Result<()> {
-        let outcome = self.now()?;
-        assert!(matches!(outcome, FetchOutcome::Unchanged), "{outcome:?}");
-        Ok(())
-    }
-
-    fn failure(&self) -> Result<FetchError> {
-        match self.now()? {
-            FetchOutcome::Failed(error) => Ok(error),
-            other => anyhow::bail!("{other:?}"),
-        }
-    }
-
-    fn copy(&self) -> Result<String> {
-        Ok(fs::read_to_string(&self.source.path)?)
-    }
-
-    fn state(&self) -> FetchState {
-        Place::of(&self.source).state()
-    }
+/// A server with a good list, and the feed that is fetched from it.
+fn with_a_good_list() -> Result<(FeedServer, Fetching)> {
+    let server = FeedServer::start()?;
+    server.list(PATH, "1", GOOD);
+    let feed = Fetching::new(Format::Plain, &server.url(PATH))?;
+    Ok((server, feed))
 }
 
 /// A good list is in force, then `deed` happens: the good list stays, the
 /// error says `reason`, and once the server is well again so is the feed.
 fn survives(
-    deed: impl Fn(&matcher_tests::feed_server::Asked, &mut dyn Write) -> std::io::Result<()>
-    + Send
-    + Sync
-    + 'static,
+    deed: impl Fn(&Asked, &mut dyn Write) -> io::Result<()> + Send + Sync + 'static,
+    reason: &str,
+) -> Result<()> {
+    survives_with(|_| (), deed, reason).map(drop)
+}
+
+/// As [`survives`], with limits that hold while `deed` happens. Gives what is
+/// kept of the failure.
+fn survives_with(
+    limit: impl Fn(&mut FetchLimits),
+    deed: impl Fn(&Asked, &mut dyn Write) -> io::Result<()> + Send + Sync + 'static,
     reason: &str,
 ) -> Result<FetchState> {
-    let server = FeedServer::start()?;
-    server.list(PATH, "1", GOOD);
-    let feed = Fetching::new(Format::Plain, &server.url(PATH))?;
+    let (server, mut feed) = with_a_good_list()?;
     feed.new_copy()?;
     let before = feed.state();
 
     server.on(PATH, deed);
+    let usual = feed.remote.limits;
+    limit(&mut feed.remote.limits);
     let error = feed.failure()?.to_string();
+    feed.remote.limits = usual;
     assert!(error.contains(reason), "{error}");
     assert_eq!(feed.copy()?, GOOD, "the last good list stays");
     let failed = feed.state();
@@ -139,6 +77,15 @@ fn survives(
     Ok(failed)
 }
 
+/// Sends everybody elsewhere.
+fn redirect(
+    status: u16,
+    to: impl Into<String>,
+) -> impl Fn(&Asked, &mut dyn Write) -> io::Result<()> + Send + Sync + 'static {
+    let to = to.into();
+    move |_, out| reply(out, status, &[("Location", &to)], b"")
+}
+
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(bytes).expect("memory takes it");
@@ -147,9 +94,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 #[test]
 fn an_unchanged_list_304_is_no_new_copy() -> Result<()> {
-    let server = FeedServer::start()?;
-    server.list(PATH, "1", GOOD);
-    let feed = Fetching::new(Format::Plain, &server.url(PATH))?;
+    let (server, feed) = with_a_good_list()?;
     feed.new_copy()?;
     assert_eq!(server.last()?.header("if-none-match"), None);
     let first = feed.state();
@@ -202,11 +147,14 @@ fn an_unasked_304_leaves_the_last_good_list() -> Result<()> {
 #[test]
 fn a_slow_drip_is_given_up() -> Result<()> {
     let begun = Instant::now();
-    survives(
+    survives_with(
+        |limits| limits.total = Duration::from_secs(2),
         |_, out| {
-            head(out, 200, &[("Content-Length", "1000")])?;
+            head(out, 200, &[("Content-Length", "10000")])?;
             out.write_all(b"\r\n")?;
-            for _ in 0..200 {
+            let begun = Instant::now();
+            // Until we are hung up on.
+            while begun.elapsed() < PATIENCE {
                 out.write_all(b"1")?;
                 out.flush()?;
                 thread::sleep(Duration::from_millis(50));
@@ -215,19 +163,25 @@ fn a_slow_drip_is_given_up() -> Result<()> {
         },
         "took longer than 2 s",
     )?;
-    assert!(begun.elapsed() < Duration::from_secs(8));
+    assert!(begun.elapsed() < PATIENCE, "nobody waited for its end");
+    Ok(())
+}
+
+/// It says nothing more for longer than anybody waits here.
+fn stall() -> io::Result<()> {
+    thread::sleep(PATIENCE);
     Ok(())
 }
 
 #[test]
 fn a_server_that_stalls_is_given_up() -> Result<()> {
-    survives(
+    survives_with(
+        |limits| limits.idle = Duration::from_millis(700),
         |_, out| {
             head(out, 200, &[("Content-Length", "1000")])?;
             out.write_all(b"\r\n192.0.2.1\n")?;
             out.flush()?;
-            thread::sleep(Duration::from_secs(3));
-            Ok(())
+            stall()
         },
         "sent nothing for 0.7 s",
     )?;
@@ -236,11 +190,9 @@ fn a_server_that_stalls_is_given_up() -> Result<()> {
 
 #[test]
 fn a_server_that_never_answers_is_given_up() -> Result<()> {
-    survives(
-        |_, _| {
-            thread::sleep(Duration::from_secs(3));
-            Ok(())
-        },
+    survives_with(
+        |limits| limits.idle = Duration::from_millis(700),
+        |_, _| stall(),
         "sent nothing for 0.7 s",
     )?;
     Ok(())
@@ -283,8 +235,7 @@ fn truncated_gzip_leaves_the_last_good_list() -> Result<()> {
             reply(out, 200, &[("Content-Encoding", "gzip")], part)
         },
         "damaged or cut off",
-    )?;
-    Ok(())
+    )
 }
 
 #[test]
@@ -295,8 +246,7 @@ fn a_body_that_breaks_off_leaves_the_last_good_list() -> Result<()> {
             write!(out, "\r\n{BETTER}")
         },
         "cannot be fetched",
-    )?;
-    Ok(())
+    )
 }
 
 #[test]
@@ -317,13 +267,13 @@ fn comments_alone_with_200_leave_the_last_good_list() -> Result<()> {
             )
         },
         "says that the list is deprecated",
-    )?;
-    Ok(())
+    )
 }
 
 #[test]
 fn an_html_error_page_with_200_leaves_the_last_good_list() -> Result<()> {
-    let failed = survives(
+    let failed = survives_with(
+        |_| (),
         |_, out| {
             let page = b"<!DOCTYPE html>\n<html><body>\n<h1>Database error</h1>\n</body></html>\n";
             reply(out, 200, &[("Content-Type", "text/html")], page)
@@ -351,27 +301,22 @@ fn the_wrong_charset_leaves_the_last_good_list() -> Result<()> {
             )
         },
         "the file is UTF-16",
-    )?;
-    Ok(())
+    )
 }
 
 #[test]
 fn a_redirect_loop_leaves_the_last_good_list() -> Result<()> {
-    survives(
-        |_, out| reply(out, 302, &[("Location", PATH)], b""),
-        "redirects in a circle",
-    )?;
-    Ok(())
+    survives(redirect(302, PATH), "redirects in a circle")
 }
 
 #[test]
 fn redirects_without_end_leave_the_last_good_list() -> Result<()> {
     let server = FeedServer::start()?;
     for number in 0..20 {
-        let next = format!("/{}", number + 1);
-        server.on(&format!("/{number}"), move |_, out| {
-            reply(out, 301, &[("Location", &next)], b"")
-        });
+        server.on(
+            &format!("/{number}"),
+            redirect(301, format!("/{}", number + 1)),
+        );
     }
     let feed = Fetching::new(Format::Plain, &server.url("/0"))?;
     assert!(matches!(
@@ -385,9 +330,7 @@ fn redirects_without_end_leave_the_last_good_list() -> Result<()> {
 #[test]
 fn a_list_that_moved_is_fetched_from_there() -> Result<()> {
     let server = FeedServer::start()?;
-    server.on(PATH, |_, out| {
-        reply(out, 308, &[("Location", "new/list?v=2")], b"")
-    });
+    server.on(PATH, redirect(308, "new/list?v=2"));
     server.list("/new/list", "1", GOOD);
     let feed = Fetching::new(Format::Plain, &server.url(PATH))?;
     feed.new_copy()?;
@@ -406,9 +349,7 @@ fn a_redirect_to_plain_http_is_not_followed() -> Result<()> {
     feed.new_copy()?;
     // The same host, to which a list without TLS may be configured.
     let to = format!("http://localhost:{}{PATH}", plain.address().port());
-    server.on(PATH, move |_, out| {
-        reply(out, 302, &[("Location", &to)], b"")
-    });
+    server.on(PATH, redirect(302, to));
     let error = feed.failure()?;
     assert!(matches!(error, FetchError::PlainRedirect { .. }), "{error}");
     assert!(plain.asked().is_empty());
@@ -443,8 +384,7 @@ fn a_promised_length_far_past_the_limit_is_not_even_begun() -> Result<()> {
             out.write_all(b"\r\n")
         },
         "sends more than 100000 bytes (it promises 99999999999999)",
-    )?;
-    Ok(())
+    )
 }
 
 #[test]
@@ -458,8 +398,7 @@ fn a_body_without_end_is_cut_at_the_limit() -> Result<()> {
             }
         },
         "sends more than 100000 bytes",
-    )?;
-    Ok(())
+    )
 }
 
 #[test]
@@ -471,8 +410,7 @@ fn a_small_packet_that_unpacks_to_more_than_the_limit_is_refused() -> Result<()>
             reply(out, 200, &[("Content-Encoding", "gzip")], &bomb)
         },
         "sends more than 100000 bytes",
-    )?;
-    Ok(())
+    )
 }
 
 #[test]
@@ -517,7 +455,8 @@ fn status_404_says_that_the_list_has_moved() -> Result<()> {
 
 #[test]
 fn status_429_with_retry_after_is_obeyed() -> Result<()> {
-    let failed = survives(
+    let failed = survives_with(
+        |_| (),
         |_, out| reply(out, 429, &[("Retry-After", "7200")], b"?"),
         "wants to be asked later (HTTP 429, in 7200 s)",
     )?;
@@ -561,18 +500,14 @@ fn a_secret_is_sent_to_its_own_server_and_to_no_other() -> Result<()> {
     assert_eq!(server.last()?.header("auth-key"), Some("hush-hush"));
 
     other.list(PATH, "2", BETTER);
-    let to = other.url(PATH);
-    server.on(PATH, move |_, out| {
-        reply(out, 302, &[("Location", &to)], b"")
-    });
+    server.on(PATH, redirect(302, other.url(PATH)));
     feed.new_copy()?;
     assert_eq!(other.last()?.header("auth-key"), None);
     assert_eq!(other.last()?.header("if-none-match"), None);
 
     server.on(PATH, |_, out| reply(out, 401, &[], b"hush-hush"));
     assert!(!format!("{:?}", feed.failure()?).contains("hush"));
-    let folder = feed.source.path.parent().context("a folder")?;
-    for entry in fs::read_dir(folder)? {
+    for entry in fs::read_dir(feed.place())? {
         assert!(!fs::read_to_string(entry?.path())?.contains("hush"));
     }
 
@@ -585,16 +520,13 @@ fn a_secret_is_sent_to_its_own_server_and_to_no_other() -> Result<()> {
 
 #[test]
 fn without_a_network_the_last_good_copy_is_read_after_a_restart() -> Result<()> {
-    let server = FeedServer::start()?;
-    server.list(PATH, "1", GOOD);
-    let feed = Fetching::new(Format::Plain, &server.url(PATH))?;
+    let (server, feed) = with_a_good_list()?;
     feed.new_copy()?;
     drop(server);
     let error = feed.failure()?;
     assert!(matches!(error, FetchError::Transport { .. }), "{error}");
     // All that a new process has is on disk.
-    let loaded = LoadedFeed::read(&feed.source)?;
-    assert_eq!(loaded.entries.len(), 2);
+    assert_eq!(feed.listed()?.len(), 2);
     let state = feed.state();
     assert!(state.copied.is_some() && state.error.is_some());
     assert_eq!(state.validators.etag.as_deref(), Some("\"1\""));
@@ -619,202 +551,5 @@ fn another_address_has_no_past() -> Result<()> {
     feed.new_copy()?;
     assert_eq!(server.last()?.header("if-none-match"), None);
     assert_eq!(feed.copy()?, BETTER);
-    Ok(())
-}
-
-const EVENT_A: &str = "5f8f2a1e-0000-4000-8000-00000000000a";
-const EVENT_B: &str = "5f8f2a1e-0000-4000-8000-00000000000b";
-
-fn event(uuid: &str, address: &str) -> String {
-    format!(
-        r#"{{"Event":{{"uuid":"{uuid}","info":"x","Attribute":[{{"type":"ip-dst","category":"Network activity","value":"{address}","to_ids":true}}]}}}}"#
-    )
-}
-
-fn manifest(events: &[(&str, u32)]) -> String {
-    let events: Vec<String> = events
-        .iter()
-        .map(|(uuid, time)| format!(r#""{uuid}":{{"info":"x","timestamp":"{time}"}}"#))
-        .collect();
-    format!("{{{}}}", events.join(","))
-}
-
-#[test]
-fn of_a_feed_of_misp_only_events_that_changed_are_fetched() -> Result<()> {
-    let server = FeedServer::start()?;
-    let [a, b] = [EVENT_A, EVENT_B].map(|uuid| format!("/feed/{uuid}.json"));
-    server.list(
-        "/feed/manifest.json",
-        "1",
-        manifest(&[(EVENT_A, 1), (EVENT_B, 1)]),
-    );
-    server.list(&a, "1", event(EVENT_A, "192.0.2.1"));
-    server.list(&b, "1", event(EVENT_B, "192.0.2.2"));
-    let feed = Fetching::new(Format::Misp, &server.url("/feed/"))?;
-    let addresses = || -> Result<Vec<String>> {
-        let loaded = LoadedFeed::read(&feed.source)?;
-        Ok(loaded
-            .entries
-            .iter()
-            .map(|it| it.value.to_string())
-            .collect())
-    };
-    feed.new_copy()?;
-    assert_eq!(addresses()?, ["192.0.2.1/32", "192.0.2.2/32"]);
-    feed.unchanged()?;
-
-    let asked = server.asked().len();
-    server.list(
-        "/feed/manifest.json",
-        "2",
-        manifest(&[(EVENT_A, 1), (EVENT_B, 2)]),
-    );
-    server.list(&b, "2", event(EVENT_B, "192.0.2.3"));
-    feed.new_copy()?;
-    let paths: Vec<String> = server.asked()[asked..]
-        .iter()
-        .map(|it| it.target.clone())
-        .collect();
-    assert_eq!(paths, ["/feed/manifest.json", &b]);
-    assert_eq!(addresses()?, ["192.0.2.1/32", "192.0.2.3/32"]);
-
-    // An event that breaks off: all of the last good feed stays.
-    server.list(
-        "/feed/manifest.json",
-        "3",
-        manifest(&[(EVENT_A, 3), (EVENT_B, 3)]),
-    );
-    server.on(&b, |_, out| reply(out, 500, &[], b"oops"));
-    feed.failure()?;
-    assert_eq!(addresses()?, ["192.0.2.1/32", "192.0.2.3/32"]);
-
-    // An event that is gone: the rest goes on.
-    server.on(&b, |_, out| reply(out, 404, &[], b"oops"));
-    feed.new_copy()?;
-    assert_eq!(addresses()?, ["192.0.2.1/32"]);
-    Ok(())
-}
-
-fn indicator(number: u8, modified: u8, more: &str) -> String {
-    format!(
-        r#"{{"type":"indicator","spec_version":"2.1","id":"indicator--00000000-0000-4000-8000-{number:012}","created":"2026-01-01T00:00:00Z","modified":"2026-01-01T00:00:{modified:02}Z","pattern_type":"stix","valid_from":"2026-01-01T00:00:00Z","pattern":"[ipv4-addr:value = '192.0.2.{number}']"{more}}}"#
-    )
-}
-
-#[test]
-fn a_taxii_collection_is_read_page_by_page_and_then_by_what_was_added() -> Result<()> {
-    let server = FeedServer::start()?;
-    let json = [("Content-Type", "application/taxii+json;version=2.1")];
-    server.on("/taxii2/", move |_, out| {
-        reply(out, 200, &json, br#"{"title":"x","api_roots":["/root/"]}"#)
-    });
-    server.on("/root/collections/", move |_, out| {
-        let listed = br#"{"collections":[{"id":"c1","title":"C2","can_read":true},{"id":"c2","title":"no","can_read":false}]}"#;
-        reply(out, 200, &json, listed)
-    });
-    let asks = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&asks);
-    server.on("/root/collections/c1/objects/", move |asked, out| {
-        counted.fetch_add(1, Ordering::SeqCst);
-        let added = |time| [json[0], ("X-TAXII-Date-Added-Last", time)];
-        if asked.target.contains("added_after=2026-01-03") {
-            // Nothing new: `objects` is left out.
-            return reply(out, 200, &json, b"{}");
-        }
-        if asked.target.contains("added_after=2026-01-02") {
-            let page = format!(
-                r#"{{"objects":[{}]}}"#,
-                indicator(1, 9, r#","revoked":true"#)
-            );
-            return reply(
-                out,
-                200,
-                &added("2026-01-03T00:00:00.000001Z"),
-                page.as_bytes(),
-            );
-        }
-        if asked.target.contains("next=p2") {
-            let page = format!(r#"{{"more":false,"objects":[{}]}}"#, indicator(2, 1, ""));
-            return reply(
-                out,
-                200,
-                &added("2026-01-02T00:00:00.000001Z"),
-                page.as_bytes(),
-            );
-        }
-        let page = format!(
-            r#"{{"more":true,"next":"p2","objects":[{}]}}"#,
-            indicator(1, 1, "")
-        );
-        reply(
-            out,
-            200,
-            &added("2026-01-01T00:00:00.000001Z"),
-            page.as_bytes(),
-        )
-    });
-    let feed = Fetching::new(Format::Taxii, &server.url("/taxii2/"))?;
-    let addresses = || -> Result<Vec<String>> {
-        let loaded = LoadedFeed::read(&feed.source)?;
-        Ok(loaded
-            .entries
-            .iter()
-            .map(|it| it.value.to_string())
-            .collect())
-    };
-    feed.new_copy()?;
-    assert_eq!(addresses()?, ["192.0.2.1/32", "192.0.2.2/32"]);
-    assert_eq!(asks.load(Ordering::SeqCst), 2);
-    // A revocation on a later page ends what an earlier one said.
-    feed.new_copy()?;
-    assert_eq!(addresses()?, ["192.0.2.2/32"]);
-    feed.unchanged()?;
-    assert_eq!(asks.load(Ordering::SeqCst), 4);
-    let accept = server.last()?.header("accept").map(str::to_owned);
-    assert_eq!(
-        accept.as_deref(),
-        Some("application/taxii+json;version=2.1")
-    );
-
-    // A server that never comes to an end.
-    server.on("/root/collections/c1/objects/", move |_, out| {
-        reply(out, 200, &json, br#"{"more":true,"next":"p2"}"#)
-    });
-    let error = feed.failure()?.to_string();
-    assert!(error.contains("the same page again"), "{error}");
-    assert_eq!(addresses()?, ["192.0.2.2/32"]);
-    Ok(())
-}
-
-/// As medallion does.
-#[test]
-fn a_taxii_server_that_keeps_next_over_all_pages_is_read_to_its_end() -> Result<()> {
-    let server = FeedServer::start()?;
-    server.on("/c/", |_, out| {
-        reply(out, 200, &[], br#"{"id":"c","title":"C2","can_read":true}"#)
-    });
-    let asks = AtomicUsize::new(0);
-    server.on("/c/objects/", move |_, out| {
-        let number = u8::try_from(asks.fetch_add(1, Ordering::SeqCst) + 1).unwrap_or(u8::MAX);
-        let page = format!(
-            r#"{{"more":{},"next":"same","objects":[{}]}}"#,
-            number < 5,
-            indicator(number, 1, "")
-        );
-        reply(out, 200, &[], page.as_bytes())
-    });
-    let feed = Fetching::new(Format::Taxii, &server.url("/c/"))?;
-    feed.new_copy()?;
-    assert_eq!(LoadedFeed::read(&feed.source)?.entries.len(), 5);
-    Ok(())
-}
-
-#[test]
-fn what_is_no_taxii_server_is_told() -> Result<()> {
-    let server = FeedServer::start()?;
-    server.on("/taxii2/", |_, out| reply(out, 200, &[], b"<html>"));
-    let feed = Fetching::new(Format::Taxii, &server.url("/taxii2/"))?;
-    let error = feed.failure()?.to_string();
-    assert!(error.contains("no answer of a TAXII 2.1 server"), "{error}");
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::{
     net::Ipv4Addr,
     path::Path,
     process,
-    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     thread,
     time::Duration,
 };
@@ -387,6 +387,7 @@ fn closing_generations_under_traffic_of_two_cpus_loses_no_packet_and_doubles_non
         return;
     }
     const RUNS: u64 = 60;
+    const ROUNDS: u64 = 11;
     const REPEAT: u32 = 20_000;
     let limits = Limits {
         ring_bytes: 1 << 22,
@@ -399,33 +400,33 @@ fn closing_generations_under_traffic_of_two_cpus_loses_no_packet_and_doubles_non
         .collect();
     let mut sent_to: HashMap<u8, u64> = HashMap::new();
     let done = AtomicBool::new(false);
+    let rounds = AtomicU64::new(0);
     let pins = edge.pins.clone();
-    let (sent, rounds) = thread::scope(|scope| {
+    let runs: Vec<u64> = thread::scope(|scope| {
         let senders: Vec<_> = (0..2)
             .map(|_| {
                 scope.spawn(|| {
-                    for run in 0..RUNS {
+                    let mut run = 0;
+                    // As long as it takes to close some generations meanwhile.
+                    while run < RUNS || rounds.load(Ordering::SeqCst) < ROUNDS {
                         let frame = &frames[run as usize % frames.len()];
                         pins.run(frame, LOOPBACK, REPEAT).unwrap();
+                        run += 1;
                     }
                     done.store(true, Ordering::SeqCst);
-                    RUNS * u64::from(REPEAT)
+                    run
                 })
             })
             .collect();
-        let mut rounds = 0;
         while !done.load(Ordering::SeqCst) {
             edge.sweep();
             edge.drain();
-            rounds += 1;
+            rounds.fetch_add(1, Ordering::SeqCst);
         }
-        let sent: u64 = senders
-            .into_iter()
-            .map(|sender| sender.join().unwrap())
-            .sum();
-        (sent, rounds)
+        let joined = senders.into_iter().map(|sender| sender.join().unwrap());
+        joined.collect()
     });
-    assert!(rounds > 10, "{rounds} generations");
+    let sent = runs.iter().sum::<u64>() * u64::from(REPEAT);
     edge.settle(sent);
     assert_eq!(edge.count(Counter::Lost), 0);
     // Also for each subscriber.
@@ -435,7 +436,8 @@ fn closing_generations_under_traffic_of_two_cpus_loses_no_packet_and_doubles_non
     }
     let each: Vec<u64> = [7, 8].map(|host| sent_to[&host]).to_vec();
     // Two of three frames are of the first one.
-    let of_seven = (0..RUNS).filter(|run| run % 3 != 2).count() as u64;
-    let expected = of_seven * 2 * u64::from(REPEAT);
+    let of_seven = runs.iter().flat_map(|runs| 0..*runs);
+    let of_seven = of_seven.filter(|run| run % 3 != 2).count() as u64;
+    let expected = of_seven * u64::from(REPEAT);
     assert_eq!(each, [expected, sent - expected]);
 }

@@ -6,7 +6,7 @@ use std::{
     fs,
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -69,12 +69,10 @@ fn a_million_packets_reach_the_candidate_the_last_window_too() -> Result<()> {
         .core()?
         .send_all([answer(subscriber(7), 1)], 1_000)?;
     run_on_access(&deployment, &frame, 999_999)?;
-    let start = Instant::now();
     // Nothing comes any more: time alone brings it.
     wait_until("the last window is stored", || {
         Ok(stored_packets(&deployment)? == 1_000_001)
     })?;
-    assert!(start.elapsed() < Duration::from_secs(20));
     let records = deployment.stored()?.len();
     assert!(records < 50, "{records} records of a million packets");
     let hits = &deployment.status()?["hits"];
@@ -148,9 +146,13 @@ fn a_generation_is_stored_once_wherever_the_agent_is_killed() -> Result<()> {
     let closed = kernel.close_folds()?;
     kernel.clear_folds(closed)?;
     send(8, 1_000)?;
-    let _agent = deployment.agent()?;
+    let mut agent = deployment.agent()?;
     stored(5_000)?;
     assert_eq!(deployment.status()?["hits"]["lost"], 0);
+    // Nor does anything come with its end.
+    agent.signal(Signal::TERM)?;
+    assert_eq!(agent.wait()?, 0);
+    assert_eq!(stored_packets(&deployment)?, sent);
     assert_eq!(deployment.counter("matched")?, sent);
     Ok(())
 }
@@ -192,11 +194,13 @@ fn kills_at_any_moment_lose_no_folded_packet_and_double_none() -> Result<()> {
         sent
     })?;
     // The one before went with the scope.
-    let _agent = deployment.agent()?;
+    let mut agent = deployment.agent()?;
     wait_until("everything is stored", || {
         Ok(stored_packets(&deployment)? >= sent)
     })?;
-    thread::sleep(Duration::from_millis(1_500));
+    // What it holds yet comes with its end.
+    agent.signal(Signal::TERM)?;
+    assert_eq!(agent.wait()?, 0);
     assert_eq!(stored_packets(&deployment)?, sent);
     assert_eq!(deployment.counter("matched")?, sent);
     assert_eq!(deployment.counter("lost")?, 0);

@@ -59,7 +59,7 @@ impl Place {
     pub fn state(&self) -> FetchState {
         fs::read(self.folder.join(STATE))
             .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .and_then(|bytes| FetchState::read(&bytes).ok())
             .unwrap_or_default()
     }
 

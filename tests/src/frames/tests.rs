@@ -1,6 +1,6 @@
 use std::{fs, process::Command};
 
-use super::*;
+use super::{header::checksum, *};
 use crate::pcap::PcapWriter;
 
 const A: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);

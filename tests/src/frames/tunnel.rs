@@ -1,6 +1,116 @@
 //! Headers that carry other packets, below IP or above it.
 
-use super::Header;
+use super::{Frame, header::Header};
+
+/// Source port of tunnels over UDP.
+const TUNNEL_CLIENT: u16 = 54321;
+
+impl Frame {
+    /// Another Ethernet header, inside a tunnel.
+    pub fn inner_ethernet(self) -> Self {
+        self.with(Header::Ethernet)
+    }
+
+    /// PPPoE session stage and PPP.
+    pub fn pppoe(self) -> Self {
+        self.with(Header::Carrier(Carrier::Pppoe { session: 7 }))
+            .ppp()
+    }
+
+    /// PPPoE session stage and PPP with its protocol field in one byte.
+    pub fn pppoe_compressed(self) -> Self {
+        self.with(Header::Carrier(Carrier::Pppoe { session: 7 }))
+            .with(Header::Carrier(Carrier::Ppp {
+                address_and_control: false,
+                compressed: true,
+            }))
+    }
+
+    /// PPP as short as it may be.
+    pub fn ppp(self) -> Self {
+        self.with(Header::Carrier(Carrier::Ppp {
+            address_and_control: false,
+            compressed: false,
+        }))
+    }
+
+    /// PPP with address and control field.
+    pub fn ppp_framed(self) -> Self {
+        self.with(Header::Carrier(Carrier::Ppp {
+            address_and_control: true,
+            compressed: false,
+        }))
+    }
+
+    /// An MPLS label; the last one if no other follows.
+    pub fn mpls(self, label: u32) -> Self {
+        self.with(Header::Carrier(Carrier::Mpls { label }))
+    }
+
+    /// GRE of four bytes.
+    pub fn gre(self) -> Self {
+        self.gre_with(false, None, false)
+    }
+
+    /// GRE with what it may carry; checksum and sequence number are 0.
+    pub fn gre_with(self, checksum: bool, key: Option<u32>, sequence: bool) -> Self {
+        self.with(Header::Carrier(Carrier::Gre {
+            checksum,
+            key,
+            sequence,
+        }))
+    }
+
+    /// PPTP's GRE, and PPP.
+    pub fn pptp(self, acknowledgment: bool) -> Self {
+        self.with(Header::Carrier(Carrier::Pptp { acknowledgment }))
+            .ppp_framed()
+    }
+
+    /// EtherIP, and the Ethernet header in it.
+    pub fn etherip(self) -> Self {
+        self.with(Header::Carrier(Carrier::EtherIp))
+            .inner_ethernet()
+    }
+
+    /// UDP to VXLAN's port, VXLAN, and the Ethernet header in it.
+    pub fn vxlan(self) -> Self {
+        self.udp(TUNNEL_CLIENT, 4789)
+            .with(Header::Carrier(Carrier::Vxlan { network: 42 }))
+            .inner_ethernet()
+    }
+
+    /// UDP to Geneve's port and Geneve with so many times four bytes of
+    /// options.
+    pub fn geneve(self, options: u8) -> Self {
+        self.udp(TUNNEL_CLIENT, 6081)
+            .with(Header::Carrier(Carrier::Geneve {
+                network: 42,
+                options,
+            }))
+    }
+
+    /// UDP to GTP-U's port and GTP-U with extension headers of so many times
+    /// four bytes each.
+    pub fn gtp_u(self, extensions: &[u8], sequence: bool) -> Self {
+        self.udp(2152, 2152).with(Header::Carrier(Carrier::GtpU {
+            tunnel: 42,
+            extensions: extensions.to_vec(),
+            sequence,
+        }))
+    }
+
+    /// UDP to L2TP's port, L2TPv2 with what it may carry, and PPP.
+    pub fn l2tp(self, length: bool, sequence: bool, offset: Option<u16>) -> Self {
+        self.udp(1701, 1701)
+            .with(Header::Carrier(Carrier::L2tp {
+                length,
+                sequence,
+                offset,
+            }))
+            .ppp_framed()
+    }
+}
 
 /// A header of a tunnel or of a layer between Ethernet and IP.
 #[derive(Clone, Debug, PartialEq, Eq)]
