@@ -113,6 +113,15 @@ fn check_plain(bytes: &[u8], packet: &Packet) {
         assert_eq!(head(&plain), head(packet));
         assert_eq!(plain.layers(), packet.layers());
     }
+    let v4 = parse::ends_v4(bytes).map(|ends| ends.map(AddressBytes::from_v4));
+    let v6 = parse::ends_v6(bytes).map(|ends| ends.map(AddressBytes::from_v6));
+    if let Some([source, destination]) = v4.or(v6) {
+        assert_eq!((packet.unparsed(), packet.vlan_tags), (None, 0));
+        let [layer] = packet.layers() else {
+            panic!("of one layer: {packet:?}");
+        };
+        assert_eq!((layer.source, layer.destination), (source, destination));
+    }
 }
 
 /// Of a frame that is cut off somewhere, no layer is seen that the whole one does not have.

@@ -59,11 +59,15 @@ pub(crate) fn decide(context: &XdpContext) -> Verdict {
     if scratch.clock.coarse_boot_ns() >= settings.get(Setting::ConsentDeadline) {
         return unmatched(Counter::ConsentExpired);
     }
-    scratch.ifindex = context.ingress_ifindex() as u32;
-    let Some(interface) = maps::interface(scratch.ifindex) else {
+    let ifindex = context.ingress_ifindex() as u32;
+    let Some(interface) = maps::interface(ifindex) else {
         return unmatched(Counter::InterfaceUnknown);
     };
+    if let Some(reason) = quick::judge_plain(context.ctx, settings, interface.role) {
+        return unmatched(reason);
+    }
 
+    scratch.ifindex = ifindex;
     read::packet(context, &mut scratch.parsing);
     let unparsed = scratch.parsing.packet.unparsed;
     if unparsed != 0 {
@@ -73,7 +77,7 @@ pub(crate) fn decide(context: &XdpContext) -> Verdict {
     scratch.space = maps::space(scratch.parsing.packet.vlan_ids);
     if scratch.space == 0 && scratch.parsing.packet.layer_count == 1 {
         let [layer, ..] = &scratch.parsing.packet.layers;
-        if let Some(reason) = quick::judge(layer, settings, interface.role) {
+        if let Some(reason) = quick::judge_layer(layer, settings, interface.role) {
             return unmatched(reason);
         }
     }

@@ -5,25 +5,63 @@
 //! It says nothing that [`crate::decide::thorough`] would not say; where it
 //! cannot tell it says nothing at all.
 
+use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use matcher_common::{
-    abi::{Counter, IpLayer, Setting, purposes, role},
-    parse::Family,
+    abi::{AddressBytes, Counter, IpLayer, Setting, purposes, role},
+    parse::{self, Family},
     table::class::Class,
 };
 
-use crate::maps::{self, Address, Images, Settings};
+use crate::{
+    frame::LinearFrame,
+    maps::{self, Address, Images, Settings},
+};
+
+/// The verdict over a packet that is plain, straight from the frame, or `None`:
+/// no layer is written down for it. A function of its own in the kernel, as
+/// [`judge_layer`] is: what they need of the stack is free again when the exact
+/// tables are asked.
+#[inline(never)]
+pub(crate) fn judge_plain(
+    context: *mut xdp_md,
+    settings: &Settings,
+    interface_role: u32,
+) -> Option<Counter> {
+    let context = XdpContext::new(context);
+    let frame = LinearFrame::new(&context);
+    if let Some(ends) = parse::ends_v4(&frame) {
+        let ends = ends.map(AddressBytes::from_v4);
+        return judge(Family::V4, &ends, settings, interface_role);
+    }
+    let ends = parse::ends_v6(&frame)?.map(AddressBytes::from_v6);
+    judge(Family::V6, &ends, settings, interface_role)
+}
 
 /// The verdict over a packet of one IP layer and without a subscriber space of
 /// its VLAN, or `None`.
 #[inline(never)]
-pub(crate) fn judge(layer: &IpLayer, settings: &Settings, interface_role: u32) -> Option<Counter> {
-    let family = layer.family();
+pub(crate) fn judge_layer(
+    layer: &IpLayer,
+    settings: &Settings,
+    interface_role: u32,
+) -> Option<Counter> {
+    let ends = [layer.source, layer.destination];
+    judge(layer.family(), &ends, settings, interface_role)
+}
+
+#[inline(always)]
+fn judge(
+    family: Family,
+    ends: &[AddressBytes; 2],
+    settings: &Settings,
+    interface_role: u32,
+) -> Option<Counter> {
     if family == Family::V6 && settings.get(Setting::Nat64) != 0 {
         // An end may be the IPv4 address that it carries.
         return None;
     }
-    let [source, destination] =
-        [&layer.source, &layer.destination].map(|bytes| Address { family, bytes });
+    let [source, destination] = ends;
+    let [source, destination] = [source, destination].map(|bytes| Address { family, bytes });
     let images = Images::current(settings);
     let sent = images.class(source);
     let received = images.class(destination);

@@ -4,19 +4,21 @@
 //! Generic over [`Frame`], so the same code runs in the kernel (where each
 //! read is a bounds check that the verifier follows) and on the host. It goes
 //! from header to header: [`step`] reads one, and a [`Cursor`] says which one
-//! is next. [`parse_plain`] reads a plain packet in one go. Nothing beyond the
-//! headers is read (R3).
+//! is next. [`parse_plain`] reads a plain packet in one go, and [`ends_v4`] and
+//! [`ends_v6`] only tell its ends. Nothing beyond the headers is read (R3).
 
 mod cursor;
 mod frame;
 mod ip;
 mod link;
+mod plain;
 mod tunnel;
 mod upper;
 
 pub use cursor::{Cursor, MAX_OFFSET};
 pub use frame::Frame;
 pub use link::{MAX_MPLS_LABELS, MAX_VLAN_TAGS};
+pub use plain::{ends_v4, ends_v6};
 pub use upper::{MAX_EXTENSION_HEADERS, protocol};
 
 use cursor::header;

@@ -87,7 +87,27 @@ fn check_sanity(bytes: &[u8]) -> Result<Packet, TestCaseError> {
     if parse_plain(bytes, &mut plain) {
         prop_assert_eq!(plain, parsed);
     }
+    check_ends(bytes, &parsed)?;
     Ok(parsed)
+}
+
+/// Who is told without taking the packet apart is who its only layer names, and
+/// nothing that a verdict depends on stands around or above it.
+fn check_ends(bytes: &[u8], parsed: &Packet) -> Result<(), TestCaseError> {
+    let v4 = ends_v4(bytes).map(|ends| ends.map(AddressBytes::from_v4));
+    let v6 = ends_v6(bytes).map(|ends| ends.map(AddressBytes::from_v6));
+    let Some(ends) = v4.or(v6) else {
+        return Ok(());
+    };
+    prop_assert!(v4.is_none() || v6.is_none());
+    prop_assert_eq!(parsed.unparsed(), None);
+    prop_assert_eq!(parsed.vlan_tags, 0);
+    let [layer] = parsed.layers() else {
+        return Err(TestCaseError::fail(format!("layers: {parsed:?}")));
+    };
+    prop_assert_eq!([layer.source, layer.destination], ends);
+    prop_assert_eq!(layer.ip_version, if v4.is_some() { 4 } else { 6 });
+    Ok(())
 }
 
 fn check_read_back(legal: &Legal) -> Result<(), TestCaseError> {
@@ -110,6 +130,7 @@ fn check_too_short(legal: &Legal) -> Result<(), TestCaseError> {
         if parse_plain(&legal.bytes[..length], &mut plain) {
             prop_assert_eq!(plain, legal.expected, "of {} bytes", length);
         }
+        check_ends(&legal.bytes[..length], &legal.expected)?;
         let same = parsed == legal.expected;
         let cut_off = parsed.unparsed().is_some_and(is_truncation);
         let without_ports = parsed

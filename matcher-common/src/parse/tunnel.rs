@@ -31,7 +31,22 @@ mod port {
 
 const UDP_LEN: u32 = 8;
 
-/// The tunnel that the ports of a UDP packet announce, if any.
+/// The header that the ports of a UDP packet announce.
+#[inline(always)]
+pub(super) fn announced(source: u16, destination: u16) -> Option<u32> {
+    Some(match destination {
+        port::L2TP => header::L2TP,
+        port::GTP_U => header::GTP_U,
+        port::VXLAN | port::VXLAN_LINUX | port::VXLAN_GPE => header::VXLAN,
+        port::GENEVE => header::GENEVE,
+        port::MPLS => header::MPLS,
+        // An answer goes to whatever port asked.
+        _ if source == port::L2TP => header::L2TP,
+        _ => return None,
+    })
+}
+
+/// Into the tunnel that the ports of a UDP packet announce, if any.
 #[inline(always)]
 pub(super) fn over_udp<F: Frame + ?Sized>(
     frame: &F,
@@ -39,19 +54,12 @@ pub(super) fn over_udp<F: Frame + ?Sized>(
     destination: u16,
     cursor: &mut Cursor,
 ) {
-    let next = match destination {
-        port::L2TP => header::L2TP,
-        port::GTP_U => header::GTP_U,
-        port::VXLAN | port::VXLAN_LINUX | port::VXLAN_GPE => header::VXLAN,
-        port::GENEVE => header::GENEVE,
-        port::MPLS => {
-            cursor.tunnel = Tunnel::MplsInIp as u32;
-            header::MPLS
-        }
-        // An answer goes to whatever port asked.
-        _ if source == port::L2TP => header::L2TP,
-        _ => return,
+    let Some(next) = announced(source, destination) else {
+        return;
     };
+    if next == header::MPLS {
+        cursor.tunnel = Tunnel::MplsInIp as u32;
+    }
     if let Some([l0, l1]) = cursor.peek::<_, 2>(frame, 4) {
         let length = u32::from(u16::from_be_bytes([l0, l1]));
         // 0: segmentation left to the NIC, or a jumbogram (RFC 2675 section 4).
