@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use matcher_common::{
-    abi::{Counter, CounterKind, IpLayer, Packet, Tunnel},
+    abi::{AddressBytes, Counter, CounterKind, IpLayer, Packet, Tunnel},
     parse::{self, Family, Frame, MAX_HEADERS, MAX_VLAN_TAGS, protocol},
 };
 use zerocopy::IntoBytes as _;

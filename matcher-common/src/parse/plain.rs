@@ -19,38 +19,14 @@ pub fn ends_v4<F: Frame + ?Sized>(frame: &F) -> Option<[[u8; 4]; 2]> {
     if ether_type(frame)? != known::IPV4 {
         return None;
     }
-    let [
-        version_and_length,
-        _,
-        l0,
-        l1,
-        _,
-        _,
-        f0,
-        f1,
-        _,
-        protocol,
-        _,
-        _,
-        s0,
-        s1,
-        s2,
-        s3,
-        d0,
-        d1,
-        d2,
-        d3,
-        p0,
-        p1,
-        p2,
-        p3,
-    ] = frame.read(IP)?;
-    let total_len = u16::from_be_bytes([l0, l1]);
-    let fragment_offset = u16::from_be_bytes([f0, f1]) & 0x1fff;
-    if version_and_length != VERSION_AND_LENGTH
+    let header: [u8; 24] = frame.read(IP)?;
+    let total_len = u16::from_be_bytes([header[2], header[3]]);
+    let fragment_offset = u16::from_be_bytes([header[6], header[7]]) & 0x1fff;
+    let [.., s0, s1, s2, s3, d0, d1, d2, d3, p0, p1, p2, p3] = header;
+    if header[0] != VERSION_AND_LENGTH
         || total_len < 20 + PORTS_LEN
         || fragment_offset != 0
-        || !ends_here(protocol, [p0, p1, p2, p3])
+        || !ends_here(header[9], [p0, p1, p2, p3])
     {
         return None;
     }
