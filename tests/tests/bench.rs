@@ -8,6 +8,7 @@ use std::{
 };
 
 use matcher_tests::skip::skip;
+use matcher_user::feeds::Format;
 use serde_json::Value;
 
 /// The objects that the agent was built with: both, or the benchmark cannot
@@ -175,6 +176,14 @@ fn every_packet_of_every_row_is_decided_as_the_row_says() {
             told > 0 && told <= list["maps_bytes"].as_u64().unwrap(),
             "{list}"
         );
+    }
+
+    let feeds = report["feeds"].as_array().unwrap();
+    assert_eq!(feeds.len(), Format::ALL.len());
+    for feed in feeds {
+        let rate = feed["entries_per_second"]["median"].as_f64().unwrap();
+        assert!(rate > 0.0 && feed["entries"] == 1_000, "{feed}");
+        assert!(feed["peak_bytes"].as_u64().unwrap() > 1 << 20, "{feed}");
     }
 
     let drains = report["drain"].as_array().unwrap();

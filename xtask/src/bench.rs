@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: what one packet costs in the kernel, what is forwarded beside other
-//! products, what the ring buffer carries, and what loading a list takes.
+//! products, what the ring buffer carries, and what reading feeds and loading a list takes.
 
 use std::path::{PathBuf, absolute};
 
@@ -20,7 +20,7 @@ pub struct Args {
     /// Small tables, one round: only to see that it works
     #[arg(long)]
     quick: bool,
-    /// Only these parts, separated by commas: cost, forward, drain, load, opt-out
+    /// Only these parts, separated by commas: cost, forward, drain, load, feeds, opt-out
     #[arg(long, value_name = "PART", value_delimiter = ',')]
     only: Vec<String>,
 }

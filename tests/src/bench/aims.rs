@@ -1,5 +1,7 @@
 //! What was set out to be reached, held against what was measured.
 
+use matcher_user::feeds::Format;
+
 use super::{Family, drain::Reader, report::Report, spread::Spread, traffic::Traffic};
 
 /// Which side of the bound is the good one.
@@ -143,6 +145,22 @@ impl Report {
                 let measured = Spread::of(ratios).map(|spread| spread.median);
                 aim(what, Bound::AtMost, 0.5, measured);
             }
+        }
+        for format in [Format::Plain, Format::Netset] {
+            let read = self.feeds().into_iter().find(|it| it.reading.format == format);
+            let rate = read.as_ref().and_then(|it| it.per_second);
+            aim(
+                format!("a {format} feed: lines parsed a second"),
+                Bound::AtLeast,
+                1e6,
+                rate.map(|rate| rate.median),
+            );
+            aim(
+                format!("a {format} feed: bytes of memory an entry"),
+                Bound::AtMost,
+                300.0,
+                read.map(|it| it.reading.entry_bytes as f64),
+            );
         }
         let drained = |reader| figures.drain.iter().find(|one| one.reader == reader);
         let without_loss = |reader| drained(reader).and_then(|one| one.without_loss);

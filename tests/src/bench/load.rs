@@ -5,7 +5,6 @@ use std::{
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
-    process::Command,
     time::{Duration, Instant},
 };
 
@@ -161,28 +160,26 @@ pub(super) fn measure(bench: &Bench<'_>, say: &mut dyn FnMut(&str)) -> Result<Ve
 }
 
 fn in_new_process(bench: &Bench<'_>, family: Family, entries: usize, feed: &Path) -> Result<Value> {
-    let output = Command::new(std::env::current_exe()?)
-        .arg("load-once")
-        .arg("--object")
-        .arg(bench.object_path)
-        .arg("--baselines")
-        .arg(bench.baselines)
-        .arg("--family")
-        .arg(family.name())
-        .arg("--entries")
-        .arg(entries.to_string())
-        .arg("--opt-outs")
-        .arg(bench.plan.opt_outs.to_string())
-        .arg("--feed")
-        .arg(feed)
-        .output()
-        .context("cannot run the benchmark a second time")?;
-    ensure!(
-        output.status.success(),
-        "loading a list: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    serde_json::from_slice(&output.stdout).context("what the loading process told")
+    let path = |path: &Path| {
+        let text = path.to_str().map(str::to_owned);
+        text.with_context(|| format!("{} is not UTF-8", path.display()))
+    };
+    again(&[
+        "load-once",
+        "--object",
+        &path(bench.object_path)?,
+        "--baselines",
+        &path(bench.baselines)?,
+        "--family",
+        family.name(),
+        "--entries",
+        &entries.to_string(),
+        "--opt-outs",
+        &bench.plan.opt_outs.to_string(),
+        "--feed",
+        &path(feed)?,
+    ])
+    .context("loading a list")
 }
 
 impl Loading {
@@ -286,7 +283,7 @@ pub fn once(once: &Once) -> Result<Value> {
 }
 
 /// `VmHWM`: the most memory that this process had at once.
-fn peak_bytes() -> Result<u64> {
+pub(super) fn peak_bytes() -> Result<u64> {
     const PATH: &str = "/proc/self/status";
     let status = fs::read_to_string(PATH).with_context(|| format!("cannot read {PATH}"))?;
     status

@@ -8,6 +8,7 @@
 //! - [`forward`]: packets through a veth pair, beside the products of [`peers`];
 //! - [`drain`]: hits through the ring buffer;
 //! - [`load`]: a feed from file to active, in a process of its own;
+//! - [`feeds`]: a feed of each format from text to entries, likewise;
 //! - [`opt_out`]: one more opt-out while packets match;
 //! - [`report`]: the figures as JSON, [`text`] and [`chart`], and [`aims`], what
 //!   they were to be;
@@ -17,6 +18,7 @@ pub mod aims;
 pub mod chart;
 pub mod cost;
 pub mod drain;
+pub mod feeds;
 pub mod forward;
 pub mod lists;
 pub mod load;
@@ -29,9 +31,9 @@ pub mod spread;
 pub mod text;
 pub mod traffic;
 
-use std::path::Path;
+use std::{path::Path, process::Command};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use matcher_user::kernel::object::Object;
 use serde_json::{Value, json};
 
@@ -92,6 +94,8 @@ pub struct Figures {
     pub drain: Vec<drain::Drained>,
     /// From file to active.
     pub load: Vec<load::Loading>,
+    /// From text to entries.
+    pub feeds: Vec<feeds::Reading>,
     /// Single opt-outs, or name and reason.
     pub opt_outs: Result<opt_out::OptOuts, (&'static str, String)>,
 }
@@ -107,17 +111,20 @@ pub enum Part {
     Drain,
     /// A feed from file to active.
     Load,
+    /// Feeds of every format.
+    Feeds,
     /// One more opt-out.
     OptOut,
 }
 
 impl Part {
     /// Every part.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Cost,
         Self::Forward,
         Self::Drain,
         Self::Load,
+        Self::Feeds,
         Self::OptOut,
     ];
 }
@@ -131,6 +138,10 @@ pub fn measure(bench: &Bench<'_>, say: &mut dyn FnMut(&str)) -> Result<Figures> 
     let wanted = |part| bench.plan.parts.contains(&part);
     let load = match wanted(Part::Load) {
         true => load::measure(bench, say)?,
+        false => Vec::new(),
+    };
+    let feeds = match wanted(Part::Feeds) {
+        true => feeds::measure(bench, say)?,
         false => Vec::new(),
     };
     let opt_outs = match wanted(Part::OptOut) {
@@ -154,8 +165,23 @@ pub fn measure(bench: &Bench<'_>, say: &mut dyn FnMut(&str)) -> Result<Figures> 
         forward,
         drain,
         load,
+        feeds,
         opt_outs,
     })
+}
+
+/// Runs the benchmark's program again, in a process of its own; what it told.
+fn again(arguments: &[&str]) -> Result<Value> {
+    let output = Command::new(std::env::current_exe()?)
+        .args(arguments)
+        .output()
+        .context("cannot run the benchmark a second time")?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    serde_json::from_slice(&output.stdout).context("what the other process told")
 }
 
 /// How much is measured.
@@ -179,8 +205,10 @@ pub struct Plan {
     pub forwarded: u32,
     /// Seconds of the drain.
     pub drain_seconds: u32,
-    /// Times that each list is loaded.
+    /// Times that each list is loaded, and each feed read.
     pub loads: usize,
+    /// Entries of each feed.
+    pub feed_entries: u32,
     /// Where all randomness comes from.
     pub seed: u64,
 }
@@ -199,6 +227,7 @@ impl Plan {
             forwarded: 500_000,
             drain_seconds: 30,
             loads: 3,
+            feed_entries: 1_000_000,
             seed: 2,
         }
     }
@@ -217,6 +246,7 @@ impl Plan {
             forwarded: 5_000,
             drain_seconds: 1,
             loads: 1,
+            feed_entries: 1_000,
             seed: 2,
         }
     }
@@ -246,6 +276,7 @@ impl Plan {
             "forwarded_per_round": self.forwarded,
             "drain_seconds": self.drain_seconds,
             "loads": self.loads,
+            "feed_entries": self.feed_entries,
             "seed": self.seed,
         })
     }

@@ -9,6 +9,7 @@ use super::{
     aims::{Aim, Bound},
     cost::Row,
     drain::{Drained, Fates},
+    feeds::{Reading, Times},
     forward::Candidate,
     load::{LoadTimes, Loading},
     machine::Machine,
@@ -112,6 +113,7 @@ impl Report {
             "forwarding": self.forwarded().iter().map(Forwarded::json).collect::<Vec<_>>(),
             "drain": self.figures.drain.iter().map(drained_json).collect::<Vec<_>>(),
             "lists": self.figures.load.iter().map(Loaded::of).map(Loaded::json).collect::<Vec<_>>(),
+            "feeds": self.feeds().into_iter().map(Read::json).collect::<Vec<_>>(),
             "missing": self.missing().map(|(name, reason)| {
                 json!({"name": name, "reason": reason})
             }).collect::<Vec<_>>(),
@@ -140,6 +142,11 @@ impl Report {
                 })
             })
             .collect()
+    }
+
+    /// What reading a feed took, by format.
+    pub(super) fn feeds(&self) -> Vec<Read<'_>> {
+        self.figures.feeds.iter().map(Read::of).collect()
     }
 
     /// What could not be measured, and why.
@@ -263,5 +270,42 @@ impl<'a> Loaded<'a> {
             self.loading.maps.iter().cloned().collect::<Value>(),
         );
         Value::Object(list)
+    }
+}
+
+/// The medians of reading a feed.
+pub(super) struct Read<'a> {
+    pub(super) reading: &'a Reading,
+    /// Entries parsed in a second.
+    pub(super) per_second: Option<Spread>,
+    /// Seconds in the guards.
+    pub(super) guard: Option<Spread>,
+    /// Seconds to merge.
+    pub(super) merge: Option<Spread>,
+}
+
+impl<'a> Read<'a> {
+    fn of(reading: &'a Reading) -> Self {
+        let of = |step: fn(&Times) -> Duration| {
+            Spread::of(reading.times.iter().map(|times| step(times).as_secs_f64()))
+        };
+        Self {
+            reading,
+            per_second: Spread::of(reading.per_second()),
+            guard: of(|times| times.guard),
+            merge: of(|times| times.merge),
+        }
+    }
+
+    fn json(self) -> Value {
+        json!({
+            "format": self.reading.format.name(),
+            "entries": self.reading.entries,
+            "entries_per_second": self.per_second.map(Spread::json),
+            "guard_seconds": self.guard.map(Spread::json),
+            "merge_seconds": self.merge.map(Spread::json),
+            "entry_bytes": self.reading.entry_bytes,
+            "peak_bytes": self.reading.peak_bytes,
+        })
     }
 }

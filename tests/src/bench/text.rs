@@ -17,6 +17,7 @@ impl Report {
         self.forward_text(&mut text);
         self.drain_text(&mut text);
         self.load_text(&mut text);
+        self.feeds_text(&mut text);
         self.opt_out_text(&mut text);
         if !self.figures.cost.instructions.is_empty() {
             let _ = writeln!(text, "\ninstructions that the verifier walked:");
@@ -206,6 +207,37 @@ impl Report {
                 largest.prefixes,
                 largest.family.name(),
                 maps.join(", ")
+            );
+        }
+    }
+
+    fn feeds_text(&self, text: &mut String) {
+        let Some(first) = self.figures.feeds.first() else {
+            return;
+        };
+        let _ = writeln!(
+            text,
+            "\n{:<14} {:>16} {:>11} {:>7} {:>7} {:>12} {:>9}   reading {} entries of one feed, seconds",
+            "format", "million/second", "min-max", "guard", "merge", "bytes/entry", "peak MiB", first.entries,
+        );
+        for read in self.feeds() {
+            let million = |rate: f64| rate / 1e6;
+            let median = |spread: Option<Spread>| spread.map_or(f64::NAN, |spread| spread.median);
+            let rate = read.per_second;
+            let _ = writeln!(
+                text,
+                "{:<14} {:>16.2} {:>11} {:>7.2} {:>7.2} {:>12} {:>9.0}",
+                read.reading.format.name(),
+                million(median(rate)),
+                rate.map_or(String::new(), |rate| format!(
+                    "{:.2}-{:.2}",
+                    million(rate.min),
+                    million(rate.max)
+                )),
+                median(read.guard),
+                median(read.merge),
+                read.reading.entry_bytes,
+                read.reading.peak_bytes as f64 / f64::from(1 << 20),
             );
         }
     }

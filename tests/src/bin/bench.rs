@@ -5,13 +5,16 @@ use std::{fs, path::PathBuf, process::ExitCode};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use matcher_tests::bench::{
-    Bench, Family, Part, Plan,
+    Bench, Family, Part, Plan, feeds,
     load::{self, Once},
     machine::{Cpus, Machine, stay_on},
     measure,
     report::Report,
 };
-use matcher_user::kernel::{KernelError, object::Object};
+use matcher_user::{
+    feeds::Format,
+    kernel::{KernelError, object::Object},
+};
 
 /// What one packet costs in the kernel.
 #[derive(Parser)]
@@ -51,6 +54,7 @@ enum PartName {
     Forward,
     Drain,
     Load,
+    Feeds,
     OptOut,
 }
 
@@ -61,6 +65,7 @@ impl From<PartName> for Part {
             PartName::Forward => Self::Forward,
             PartName::Drain => Self::Drain,
             PartName::Load => Self::Load,
+            PartName::Feeds => Self::Feeds,
             PartName::OptOut => Self::OptOut,
         }
     }
@@ -82,6 +87,13 @@ enum Command {
         opt_outs: usize,
         #[arg(long)]
         feed: PathBuf,
+    },
+    /// Reads one feed and tells of it, likewise
+    ReadOnce {
+        #[arg(long)]
+        format: Format,
+        #[arg(long)]
+        entries: u32,
     },
 }
 
@@ -116,25 +128,27 @@ fn main() -> ExitCode {
 }
 
 fn run_part(part: Command) -> Result<()> {
-    let Command::LoadOnce {
-        object,
-        baselines,
-        family,
-        entries,
-        opt_outs,
-        feed,
-    } = part;
-    let told = load::once(&Once {
-        object,
-        baselines,
-        family: match family {
-            FamilyName::Ipv4 => Family::V4,
-            FamilyName::Ipv6 => Family::V6,
-        },
-        entries,
-        opt_outs,
-        feed,
-    })?;
+    let told = match part {
+        Command::LoadOnce {
+            object,
+            baselines,
+            family,
+            entries,
+            opt_outs,
+            feed,
+        } => load::once(&Once {
+            object,
+            baselines,
+            family: match family {
+                FamilyName::Ipv4 => Family::V4,
+                FamilyName::Ipv6 => Family::V6,
+            },
+            entries,
+            opt_outs,
+            feed,
+        })?,
+        Command::ReadOnce { format, entries } => feeds::once(format, entries)?,
+    };
     println!("{told}");
     Ok(())
 }

@@ -1,72 +1,125 @@
-//! How fast a bulk list is parsed, and what an entry of it costs in memory:
-//!
-//! ```text
-//! cargo run --release -p matcher-user --example feed_speed
-//! ```
-//!
-//! Peak memory is the kernel's own figure (`VmHWM`), so each format runs in a
-//! process of its own.
+//! A feed of each format: how fast its lines are read, and what an entry takes in
+//! memory.
 
 use std::{
     fmt::Write as _,
-    io::Write as _,
     net::Ipv4Addr,
-    process::{Command, ExitCode},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use matcher_user::{
     feeds::{self, Format, Guards},
     indicators::{Catalog, IndicatorSet, Listed},
 };
+use serde_json::{Value, json};
 
-const ENTRIES: u32 = 1_000_000;
+use super::{Bench, again, load::peak_bytes};
 
-fn main() -> ExitCode {
-    let mut out = std::io::stdout();
-    let mut arguments = std::env::args().skip(1);
-    if let Some(format) = arguments.next() {
-        let Ok(format) = format.parse::<Format>() else {
-            eprintln!("{format}: no such format");
-            return ExitCode::from(2);
-        };
-        let written = measure(format).and_then(|line| Ok(writeln!(out, "{line}")?));
-        return match written {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("{error}");
-                ExitCode::FAILURE
-            }
-        };
-    }
-    for format in Format::ALL {
-        let done =
-            std::env::current_exe().and_then(|own| Command::new(own).arg(format.name()).status());
-        if !done.is_ok_and(|status| status.success()) {
-            return ExitCode::FAILURE;
-        }
-    }
-    ExitCode::SUCCESS
+/// A format's feed, each time in a process of its own.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// The format.
+    pub format: Format,
+    /// Entries of the feed.
+    pub entries: u32,
+    /// What each process measured.
+    pub times: Vec<Times>,
+    /// What an entry took in memory, at most: the peak after parsing less the
+    /// one before, the text being in memory both times.
+    pub entry_bytes: u64,
+    /// The most memory that a process had at once, text and merged set included.
+    pub peak_bytes: u64,
 }
 
-/// One line about one format.
-fn measure(format: Format) -> Result<String, Box<dyn std::error::Error>> {
-    let text = list(format)?;
-    let before = peak()?;
+/// What the steps of reading a feed took.
+#[derive(Copy, Clone, Debug)]
+pub struct Times {
+    /// From text to entries.
+    pub parse: Duration,
+    /// Through the guards.
+    pub guard: Duration,
+    /// Into one set with ids.
+    pub merge: Duration,
+}
+
+impl Reading {
+    /// Entries parsed in a second, in each process.
+    pub fn per_second(&self) -> impl Iterator<Item = f64> {
+        let entries = f64::from(self.entries);
+        self.times
+            .iter()
+            .map(move |times| entries / times.parse.as_secs_f64())
+    }
+}
+
+/// Reads a feed of every format, in new processes: so the peak of memory is that
+/// feed's.
+pub(super) fn measure(bench: &Bench<'_>, say: &mut dyn FnMut(&str)) -> Result<Vec<Reading>> {
+    let entries = bench.plan.feed_entries;
+    Format::ALL
+        .into_iter()
+        .map(|format| {
+            say(&format!("reading {entries} entries of a {format} feed"));
+            let mut reading = Reading {
+                format,
+                entries,
+                times: Vec::new(),
+                entry_bytes: 0,
+                peak_bytes: 0,
+            };
+            for _ in 0..bench.plan.loads {
+                let entries = entries.to_string();
+                let told = again(&["read-once", "--format", format.name(), "--entries", &entries])
+                    .with_context(|| format!("reading a {format} feed"))?;
+                reading.add(&told)?;
+            }
+            Ok(reading)
+        })
+        .collect()
+}
+
+impl Reading {
+    fn add(&mut self, told: &Value) -> Result<()> {
+        let number = |name: &str| {
+            told[name]
+                .as_u64()
+                .with_context(|| format!("{name} in {told}"))
+        };
+        let time = |name: &str| number(name).map(Duration::from_nanos);
+        self.times.push(Times {
+            parse: time("parse_ns")?,
+            guard: time("guard_ns")?,
+            merge: time("merge_ns")?,
+        });
+        self.entry_bytes = self.entry_bytes.max(number("entry_bytes")?);
+        self.peak_bytes = self.peak_bytes.max(number("peak_bytes")?);
+        Ok(())
+    }
+}
+
+/// Reads one feed and tells of it.
+///
+/// # Errors
+/// An entry was not read.
+pub fn once(format: Format, entries: u32) -> Result<Value> {
+    let text = list(format, entries)?;
+    let before = peak_bytes()?;
     let begin = Instant::now();
     let mut feed = feeds::parse(format, text.as_bytes());
-    let parsed = begin.elapsed();
-    let after = peak()?;
-    let entries = feed.entries.len() + feed.names.len();
-    if entries != ENTRIES as usize {
-        return Err(format!("{format}: {entries} entries of {ENTRIES} were read").into());
-    }
+    let parse = begin.elapsed();
+    let after = peak_bytes()?;
+    let read = feed.entries.len() + feed.names.len();
+    ensure!(
+        read == entries as usize,
+        "{format}: {read} entries of {entries} were read"
+    );
     drop(text);
     let begin = Instant::now();
     Guards::default().apply(&mut feed.entries);
     Guards::default().apply_to_names(&mut feed.names);
-    let guarded = begin.elapsed();
+    let guard = begin.elapsed();
     let begin = Instant::now();
     let (set, _catalog) = IndicatorSet::merge(
         &Catalog::default(),
@@ -77,22 +130,24 @@ fn measure(format: Format) -> Result<String, Box<dyn std::error::Error>> {
         }],
         Timestamp::UNIX_EPOCH,
     )?;
-    let merged = begin.elapsed();
-    Ok(format!(
-        "{format:<14} {entries} entries: parsed in {:.2} s ({:.2} million lines/s), {} bytes an entry; \
-         guarded in {:.2} s; merged into {} in {:.2} s; peak {} MiB",
-        parsed.as_secs_f64(),
-        f64::from(ENTRIES) / parsed.as_secs_f64() / 1e6,
-        (after - before) / entries.max(1),
-        guarded.as_secs_f64(),
-        set.len() + set.names().len(),
-        merged.as_secs_f64(),
-        peak()? >> 20,
-    ))
+    let merge = begin.elapsed();
+    let kept = set.len() + set.names().len();
+    ensure!(
+        kept == entries as usize,
+        "{format}: {kept} entries of {entries} are left"
+    );
+    let ns = |step: Duration| u64::try_from(step.as_nanos()).unwrap_or(u64::MAX);
+    Ok(json!({
+        "parse_ns": ns(parse),
+        "guard_ns": ns(guard),
+        "merge_ns": ns(merge),
+        "entry_bytes": (after - before) / u64::from(entries.max(1)),
+        "peak_bytes": peak_bytes()?,
+    }))
 }
 
 /// A list of different addresses, none of which guards refuse.
-fn list(format: Format) -> Result<String, std::fmt::Error> {
+fn list(format: Format, entries: u32) -> Result<String> {
     let mut text = String::from(match format {
         Format::FeodoCsv => "first_seen_utc,dst_ip,dst_port,c2_status,last_online,malware\n",
         Format::ThreatfoxCsv => {
@@ -113,7 +168,7 @@ fn list(format: Format) -> Result<String, std::fmt::Error> {
         }
         Format::Plain | Format::Netset | Format::EtBlock | Format::SpamhausDrop => "",
     });
-    for number in 0..ENTRIES {
+    for number in 0..entries {
         let address = Ipv4Addr::from(0x1400_0000 + number * 7);
         let comma = if number == 0 { "" } else { "," };
         match format {
@@ -178,13 +233,15 @@ fn list(format: Format) -> Result<String, std::fmt::Error> {
     Ok(text)
 }
 
-/// Most memory that this process ever had, in bytes.
-fn peak() -> Result<usize, Box<dyn std::error::Error>> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .ok_or("no VmHWM")?;
-    let kibibytes: usize = line.trim().trim_end_matches("kB").trim().parse()?;
-    Ok(kibibytes * 1024)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_every_format_each_entry_is_read_and_kept() {
+        for format in Format::ALL {
+            let told = once(format, 1_000).unwrap();
+            assert!(told["parse_ns"].as_u64().unwrap() > 0, "{format}: {told}");
+        }
+    }
 }
