@@ -147,7 +147,10 @@ impl Report {
             }
         }
         for format in [Format::Plain, Format::Netset] {
-            let read = self.feeds().into_iter().find(|it| it.reading.format == format);
+            let read = self
+                .feeds()
+                .into_iter()
+                .find(|it| it.reading.format == format);
             let rate = read.as_ref().and_then(|it| it.per_second);
             aim(
                 format!("a {format} feed: lines parsed a second"),

@@ -2,7 +2,7 @@
 
 mod run;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
 use matcher_common::abi::{HitEvent, InterfaceSettings, Setting, role};
 use matcher_user::{

@@ -71,8 +71,14 @@ pub(super) fn measure(bench: &Bench<'_>, say: &mut dyn FnMut(&str)) -> Result<Ve
             };
             for _ in 0..bench.plan.loads {
                 let entries = entries.to_string();
-                let told = again(&["read-once", "--format", format.name(), "--entries", &entries])
-                    .with_context(|| format!("reading a {format} feed"))?;
+                let told = again(&[
+                    "read-once",
+                    "--format",
+                    format.name(),
+                    "--entries",
+                    &entries,
+                ])
+                .with_context(|| format!("reading a {format} feed"))?;
                 reading.add(&told)?;
             }
             Ok(reading)

@@ -24,7 +24,7 @@ use matcher_user::{
 use serde_json::{Value, json};
 
 use super::{
-    Bench, Family,
+    Bench, Family, again,
     cost::{consent, limits},
     lists::prefixes,
     population::Population,

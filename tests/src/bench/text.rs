@@ -218,7 +218,14 @@ impl Report {
         let _ = writeln!(
             text,
             "\n{:<14} {:>16} {:>11} {:>7} {:>7} {:>12} {:>9}   reading {} entries of one feed, seconds",
-            "format", "million/second", "min-max", "guard", "merge", "bytes/entry", "peak MiB", first.entries,
+            "format",
+            "million/second",
+            "min-max",
+            "guard",
+            "merge",
+            "bytes/entry",
+            "peak MiB",
+            first.entries,
         );
         for read in self.feeds() {
             let million = |rate: f64| rate / 1e6;
