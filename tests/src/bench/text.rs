@@ -126,8 +126,7 @@ impl Report {
         );
         for row in forwarded {
             let million = |rate: f64| rate / 1e6;
-            let _ = writeln!(
-                text,
+            let line = format!(
                 "{:<12} {:>9} {:>16.3} {:>17} {:>13.3}   {}",
                 row.candidate.name,
                 row.candidate.entries,
@@ -136,6 +135,7 @@ impl Report {
                 row.of_pass_only.median,
                 row.candidate.note,
             );
+            let _ = writeln!(text, "{}", line.trim_end());
         }
     }
 
