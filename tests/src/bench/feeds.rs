@@ -15,7 +15,10 @@ use matcher_user::{
 };
 use serde_json::{Value, json};
 
-use super::{Bench, again, load::peak_bytes};
+use super::{
+    Bench,
+    again::{Told, again, peak_bytes},
+};
 
 /// A format's feed, each time in a process of its own.
 #[derive(Clone, Debug)]
@@ -87,20 +90,14 @@ pub(super) fn measure(bench: &Bench<'_>, say: &mut dyn FnMut(&str)) -> Result<Ve
 }
 
 impl Reading {
-    fn add(&mut self, told: &Value) -> Result<()> {
-        let number = |name: &str| {
-            told[name]
-                .as_u64()
-                .with_context(|| format!("{name} in {told}"))
-        };
-        let time = |name: &str| number(name).map(Duration::from_nanos);
+    fn add(&mut self, told: &Told) -> Result<()> {
         self.times.push(Times {
-            parse: time("parse_ns")?,
-            guard: time("guard_ns")?,
-            merge: time("merge_ns")?,
+            parse: told.time("parse_ns")?,
+            guard: told.time("guard_ns")?,
+            merge: told.time("merge_ns")?,
         });
-        self.entry_bytes = self.entry_bytes.max(number("entry_bytes")?);
-        self.peak_bytes = self.peak_bytes.max(number("peak_bytes")?);
+        self.entry_bytes = self.entry_bytes.max(told.number("entry_bytes")?);
+        self.peak_bytes = self.peak_bytes.max(told.number("peak_bytes")?);
         Ok(())
     }
 }

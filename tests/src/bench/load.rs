@@ -24,7 +24,8 @@ use matcher_user::{
 use serde_json::{Value, json};
 
 use super::{
-    Bench, Family, again,
+    Bench, Family,
+    again::{Told, again, peak_bytes},
     cost::{consent, limits},
     lists::prefixes,
     population::Population,
@@ -159,7 +160,7 @@ pub(super) fn measure(bench: &Bench<'_>, say: &mut dyn FnMut(&str)) -> Result<Ve
     Ok(loadings)
 }
 
-fn in_new_process(bench: &Bench<'_>, family: Family, entries: usize, feed: &Path) -> Result<Value> {
+fn in_new_process(bench: &Bench<'_>, family: Family, entries: usize, feed: &Path) -> Result<Told> {
     let path = |path: &Path| {
         let text = path.to_str().map(str::to_owned);
         text.with_context(|| format!("{} is not UTF-8", path.display()))
@@ -183,24 +184,18 @@ fn in_new_process(bench: &Bench<'_>, family: Family, entries: usize, feed: &Path
 }
 
 impl Loading {
-    fn add(&mut self, told: &Value) -> Result<()> {
-        let number = |name: &str| {
-            told[name]
-                .as_u64()
-                .with_context(|| format!("{name} in {told}"))
-        };
-        let time = |name: &str| number(name).map(Duration::from_nanos);
+    fn add(&mut self, told: &Told) -> Result<()> {
         self.times.push(LoadTimes {
-            read: time("read_ns")?,
-            parse: time("parse_ns")?,
-            merge: time("merge_ns")?,
-            compile: time("compile_ns")?,
-            kernel: time("kernel_ns")?,
-            plain: time("plain_ns")?,
+            read: told.time("read_ns")?,
+            parse: told.time("parse_ns")?,
+            merge: told.time("merge_ns")?,
+            compile: told.time("compile_ns")?,
+            kernel: told.time("kernel_ns")?,
+            plain: told.time("plain_ns")?,
         });
-        self.peak_bytes = self.peak_bytes.max(number("peak_bytes")?);
-        self.maps_bytes = number("maps_bytes")?;
-        self.maps = told["maps"]
+        self.peak_bytes = self.peak_bytes.max(told.number("peak_bytes")?);
+        self.maps_bytes = told.number("maps_bytes")?;
+        self.maps = told.0["maps"]
             .as_object()
             .context("maps")?
             .iter()
@@ -282,18 +277,6 @@ pub fn once(once: &Once) -> Result<Value> {
     }))
 }
 
-/// `VmHWM`: the most memory that this process had at once.
-pub(super) fn peak_bytes() -> Result<u64> {
-    const PATH: &str = "/proc/self/status";
-    let status = fs::read_to_string(PATH).with_context(|| format!("cannot read {PATH}"))?;
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
-        .map(|kib| kib * 1024)
-        .with_context(|| format!("{PATH} has no VmHWM"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -306,10 +289,5 @@ mod tests {
             let compiled = compile_list(&list, space).unwrap();
             assert_eq!(compiled.tables.prefixes.len(), 1_000);
         }
-    }
-
-    #[test]
-    fn the_peak_of_memory_is_known() {
-        assert!(peak_bytes().unwrap() > 1 << 20);
     }
 }

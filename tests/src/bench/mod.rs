@@ -7,13 +7,14 @@
 //!   proof that no packet was decided in another way than its row says;
 //! - [`forward`]: packets through a veth pair, beside the products of [`peers`];
 //! - [`drain`]: hits through the ring buffer;
-//! - [`load`]: a feed from file to active, in a process of its own;
+//! - [`load`]: a feed from file to active, in a process of its own ([`again`]);
 //! - [`feeds`]: a feed of each format from text to entries, likewise;
 //! - [`opt_out`]: one more opt-out while packets match;
 //! - [`report`]: the figures as JSON, [`text`] and [`chart`], and [`aims`], what
 //!   they were to be;
 //! - [`machine`]: where and with what they were taken.
 
+mod again;
 pub mod aims;
 pub mod chart;
 pub mod cost;
@@ -31,9 +32,9 @@ pub mod spread;
 pub mod text;
 pub mod traffic;
 
-use std::{path::Path, process::Command};
+use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use matcher_user::kernel::object::Object;
 use serde_json::{Value, json};
 
@@ -168,20 +169,6 @@ pub fn measure(bench: &Bench<'_>, say: &mut dyn FnMut(&str)) -> Result<Figures> 
         feeds,
         opt_outs,
     })
-}
-
-/// Runs the benchmark's program again, in a process of its own; what it told.
-fn again(arguments: &[&str]) -> Result<Value> {
-    let output = Command::new(std::env::current_exe()?)
-        .args(arguments)
-        .output()
-        .context("cannot run the benchmark a second time")?;
-    ensure!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    serde_json::from_slice(&output.stdout).context("what the other process told")
 }
 
 /// How much is measured.
