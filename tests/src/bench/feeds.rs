@@ -144,7 +144,9 @@ pub fn once(format: Format, entries: u32) -> Result<Value> {
         "parse_ns": ns(parse),
         "guard_ns": ns(guard),
         "merge_ns": ns(merge),
-        "entry_bytes": (after - before) / u64::from(entries.max(1)),
+        // The kernel sums up pages of several CPUs roughly: a list of a few entries
+        // may seem to have taken less than nothing.
+        "entry_bytes": after.saturating_sub(before) / u64::from(entries.max(1)),
         "peak_bytes": peak_bytes()?,
     }))
 }
