@@ -7,7 +7,7 @@
 //!   proof that no packet was decided in another way than its row says;
 //! - [`forward`]: packets through a veth pair, beside the products of [`peers`];
 //! - [`drain`]: hits through the ring buffer;
-//! - [`load`]: a feed from file to active, in a process of its own ([`again`]);
+//! - [`load`]: a feed from file to active, in a process of its own (`again.rs`);
 //! - [`feeds`]: a feed of each format from text to entries, likewise;
 //! - [`opt_out`]: one more opt-out while packets match;
 //! - [`report`]: the figures as JSON, [`text`] and [`chart`], and [`aims`], what
