@@ -306,8 +306,8 @@ impl Lines for Half {
     }
 }
 
-/// Whether the address is a subscriber's in the space without a VLAN, and the
-/// default consent holds for it.
+/// Whether the address is a subscriber's in the space without a VLAN, and
+/// whether the default consent holds for it, or a refusal.
 #[inline(always)]
 pub(crate) fn class(generation: u64, address: Address<'_>) -> Class {
     match address.family {

@@ -1,6 +1,6 @@
 //! The decision where the compiled tables alone give it, which is so for nearly
-//! every packet: no subscriber with an entry of their own, no C&C entry that
-//! might cover the other end.
+//! every packet: no subscriber with an entry of their own but one that refuses,
+//! no C&C entry that might cover the other end.
 //!
 //! It says nothing that [`crate::decide::thorough`] would not say; where it
 //! cannot tell it says nothing at all.
@@ -70,8 +70,11 @@ fn judge(
     }
     match interface_role {
         role::ACCESS if sent == Class::Outside => return Some(Counter::ForeignSource),
-        role::CORE if sent == Class::Default => return Some(Counter::Spoofed),
+        role::CORE if sent != Class::Outside => return Some(Counter::Spoofed),
         _ => {}
+    }
+    if sent == Class::Refuses || received == Class::Refuses {
+        return Some(Counter::OptedOut);
     }
     let (subscriber, remote) = match (sent, received) {
         (Class::Outside, Class::Outside) => return Some(Counter::Transit),

@@ -138,6 +138,9 @@ fn standing(
     if class == Class::Outside || class == Class::Closer && !maps::is_subscriber(space, address) {
         return Standing::Outside;
     }
+    if class == Class::Refuses {
+        return Standing::Refuses;
+    }
     let Some(settings) = maps::settings() else {
         // Cannot be; doubt favours the subscriber.
         return Standing::Refuses;
@@ -147,7 +150,7 @@ fn standing(
     }
     let entry = match class {
         Class::Closer => maps::consent(space, address),
-        Class::Outside | Class::Default => None,
+        Class::Outside | Class::Default | Class::Refuses => None,
     };
     let allows = |purposes: u32| purposes & purposes::DETECT != 0;
     match entry {

@@ -405,7 +405,7 @@ fn classes(family: Family, entries: usize, space_prefixes: usize) {
     let start = Instant::now();
     let (plan, consent) = match family {
         Family::V4 => (
-            class::Plan::v4(space.iter().copied(), refused.iter().copied()),
+            class::Plan::v4(space.iter().copied(), refused.iter().copied(), []),
             filter::Plan::new(Family::V6, []),
         ),
         Family::V6 => (

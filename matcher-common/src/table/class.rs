@@ -1,4 +1,5 @@
-//! Is an address a subscriber's, and does the default consent hold for it?
+//! Is an address a subscriber's, and does the default consent hold for it, or
+//! a refusal?
 //!
 //! A tree over the first 64 bits of an address: a root of 65,536 entries,
 //! nodes of 256 entries, and last a leaf of 256 times two bits in one line.
@@ -21,14 +22,21 @@ pub enum Class {
     Outside,
     /// In the subscriber space, and no consent entry covers it.
     Default,
+    /// In the subscriber space, and every consent entry that covers it refuses
+    /// detection, whatever the port.
+    Refuses,
     /// The exact tables of subscriber space and consent must be asked.
     Closer,
 }
 
 /// Class bits: a subscriber with the default consent.
 pub const DEFAULT: u64 = 1;
-/// This bit of the class alone says: look closer.
-pub const CLOSER: u64 = 1 << 1;
+/// Class bits: look closer.
+pub const CLOSER: u64 = 2;
+/// Class bits: a subscriber who refuses detection.
+pub const REFUSES: u64 = 3;
+/// Below an entry with this bit nothing stands.
+const LAST: u64 = CLOSER & REFUSES;
 /// Bits of a class.
 pub const CLASS_BITS: u32 = 2;
 
@@ -72,7 +80,7 @@ fn walk<T: Lines, const LEAF_SHIFT: u32>(tree: &T, key: u64) -> Class {
     let mut shift = ROOT_SHIFT - STEP;
     while shift > LEAF_SHIFT {
         let below = entry >> CLASS_BITS;
-        if entry & CLOSER != 0 || below == 0 {
+        if entry & LAST != 0 || below == 0 {
             return class(entry);
         }
         let Some(next) = self::entry(tree, below as u32, (key >> shift) as u32 & 0xff) else {
@@ -82,7 +90,7 @@ fn walk<T: Lines, const LEAF_SHIFT: u32>(tree: &T, key: u64) -> Class {
         shift -= STEP;
     }
     let below = entry >> CLASS_BITS;
-    if entry & CLOSER != 0 || below == 0 {
+    if entry & LAST != 0 || below == 0 {
         return class(entry);
     }
     let Some(leaf) = tree.line(below as u32) else {
@@ -101,11 +109,10 @@ fn entry<T: Lines>(tree: &T, first: u32, at: u32) -> Option<u64> {
 
 #[inline(always)]
 fn class(bits: u64) -> Class {
-    if bits & CLOSER != 0 {
-        Class::Closer
-    } else if bits & DEFAULT != 0 {
-        Class::Default
-    } else {
-        Class::Outside
+    match bits & ((1 << CLASS_BITS) - 1) {
+        DEFAULT => Class::Default,
+        CLOSER => Class::Closer,
+        REFUSES => Class::Refuses,
+        _ => Class::Outside,
     }
 }

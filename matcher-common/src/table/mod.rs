@@ -5,10 +5,10 @@
 //!
 //! - [`filter`]: may a list of prefixes cover this address? No, or maybe.
 //! - [`class`]: is this address outside the subscriber space, a subscriber
-//!   with the default consent, or one to look at closer?
+//!   with the default consent, one who refuses, or one to look at closer?
 //!
 //! Neither is the last word on a yes: the exact tables are. On a no, and on
-//! "default", both are.
+//! all but "look closer", both are.
 //!
 //! An address is a pair of words: the upper and the lower 64 bits of IPv6 in
 //! host order; for IPv4 the address in the upper 32 bits of the first word,

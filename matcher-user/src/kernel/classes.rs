@@ -12,14 +12,16 @@ use crate::tables::compiled::{Family, Image, class, filter, seeds};
 
 impl Tables {
     /// Builds the images of what the exact tables hold now, and switches to
-    /// them. `consent`: the prefixes of space 0 with an entry.
+    /// them. `entries`: the prefixes of space 0 with a consent entry, and
+    /// whether that refuses detection whatever the port.
     ///
     /// An image only ever says "outside" or "default" where no exact table says
-    /// otherwise. So the exact tables are written first, and a change is in
-    /// force when this is done.
+    /// otherwise; "refuses" it says a moment longer than they do of whoever
+    /// takes a refusal back. So the exact tables are written first, and a change
+    /// is in force when this is done.
     pub(super) fn switch_classes(
         &mut self,
-        consent: impl Iterator<Item = IpNet> + Clone,
+        entries: impl Iterator<Item = (IpNet, bool)> + Clone,
     ) -> Result<(), KernelError> {
         let subscribers: Vec<IpNet> = self
             .subscribers()?
@@ -28,9 +30,13 @@ impl Tables {
             .map(|at| at.prefix)
             .collect();
         let next = self.setting(Setting::ClassGeneration)?.wrapping_add(1);
-        let v4 = class::Plan::v4(subscribers.iter().copied(), consent.clone());
+        let v4 = class::Plan::v4(
+            subscribers.iter().copied(),
+            entries.clone().filter(|at| at.1).map(|at| at.0),
+            entries.clone().filter(|at| !at.1).map(|at| at.0),
+        );
         let v6 = class::Plan::v6(subscribers.iter().copied());
-        let in_v6 = filter::Plan::new(Family::V6, consent);
+        let in_v6 = filter::Plan::new(Family::V6, entries.map(|at| at.0));
         let seeds = random_seeds()?;
         // Until the last switch this half was in use.
         wait_for_packets();

@@ -7,7 +7,7 @@ use zerocopy::IntoBytes as _;
 
 use super::{KernelError, grace::wait_for_packets, port_ranges::PortRanges, tables::Tables};
 use crate::{
-    consent::{Answer, PortRun, PurposeSet, SpacePrefix},
+    consent::{Answer, PortRun, Purpose, PurposeSet, SpacePrefix},
     tables::{
         consent::{ConsentEntries, transition},
         places::{Places, Span},
@@ -108,8 +108,12 @@ impl Tables {
         };
         // Before the default is widened: in the old image it still stands for
         // addresses that have an entry now.
-        let prefixes = new.entries.iter().map(|(at, _)| at);
-        self.switch_classes(prefixes.filter(|at| at.space == 0).map(|at| at.prefix))?;
+        let of_space_0 = new.entries.iter().filter(|(at, _)| at.space == 0);
+        self.switch_classes(of_space_0.map(|(at, answer)| {
+            let refuses =
+                matches!(answer, Answer::Whole(allowed) if !allowed.contains(Purpose::Detect));
+            (at.prefix, refuses)
+        }))?;
         if plan.final_default != plan.narrow_default {
             // A packet may have found no entry before the restrictions were
             // written and the image was switched, and read the default only now.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::Ipv6Addr};
 
 use ipnet::Ipv6Net;
-use matcher_common::abi::Setting;
+use matcher_common::abi::{ConsentEntry, Setting, purposes};
 
 use super::{
     ConsentChange, KernelError,
@@ -107,8 +107,12 @@ impl Tables {
 
     fn switch_classes_of_held_consent(&mut self) -> Result<(), KernelError> {
         let entries = self.consent.entries(CONSENT)?;
-        let prefixes = entries.iter().map(|(at, _)| at);
-        self.switch_classes(prefixes.filter(|at| at.space == 0).map(|at| at.prefix))
+        let of_space_0 = entries.iter().filter(|(at, _)| at.space == 0);
+        self.switch_classes(of_space_0.map(|(at, value)| {
+            let entry: ConsentEntry = zerocopy::transmute!(*value);
+            let refuses = entry.count == 0 && entry.allowed & purposes::DETECT == 0;
+            (at.prefix, refuses)
+        }))
     }
 
     fn change_subscribers(

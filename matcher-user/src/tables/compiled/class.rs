@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use matcher_common::table::{
     LINE_WORDS,
     class::{
-        CLASS_BITS, CLOSER, DEFAULT, LEAF_LINES, LEAF_SHIFT_V4, LEAF_SHIFT_V6, NODE_LINES,
+        CLASS_BITS, CLOSER, DEFAULT, LEAF_LINES, LEAF_SHIFT_V4, LEAF_SHIFT_V6, NODE_LINES, REFUSES,
         ROOT_LINES, ROOT_SHIFT, STEP,
     },
 };
@@ -28,14 +28,20 @@ pub struct Plan {
 
 impl Plan {
     /// The tree of IPv4: the subscriber space, and in it all that has a
-    /// consent entry of its own. In any order, other families are ignored.
+    /// consent entry of its own: those that refuse detection whatever the port,
+    /// and the others. In any order, other families are ignored.
+    ///
+    /// Where a refusal and another entry cover an address it is one to look at
+    /// closer: which of them is longer is not asked here.
     pub fn v4(
         subscribers: impl IntoIterator<Item = IpNet>,
-        consent: impl IntoIterator<Item = IpNet>,
+        refusals: impl IntoIterator<Item = IpNet>,
+        others: impl IntoIterator<Item = IpNet>,
     ) -> Self {
         let subscribers = union(spans(Family::V4, subscribers));
-        let consent = union(spans(Family::V4, consent));
-        Self::new(LEAF_SHIFT_V4, classed(&subscribers, &consent))
+        let refusals = union(spans(Family::V4, refusals));
+        let others = union(spans(Family::V4, others));
+        Self::new(LEAF_SHIFT_V4, classed(&subscribers, &others, &refusals))
     }
 
     /// The tree of IPv6: the subscriber space alone. A /64 of which a part is
@@ -49,7 +55,7 @@ impl Plan {
         let part = union(part.into_iter().map(Key::span).collect());
         let all = union(whole.iter().chain(&part).copied().collect());
         let parts = subtract(&part, &whole);
-        Self::new(LEAF_SHIFT_V6, classed(&all, &parts))
+        Self::new(LEAF_SHIFT_V6, classed(&all, &parts, &[]))
     }
 
     fn new(leaf_shift: u32, segments: Vec<(Range, u64)>) -> Self {
@@ -112,11 +118,20 @@ fn subtract(ranges: &[Range], others: &[Range]) -> Vec<Range> {
 }
 
 /// Class of each part of the space, in order.
-fn classed(space: &[Range], closer: &[Range]) -> Vec<(Range, u64)> {
+fn classed(space: &[Range], closer: &[Range], refuses: &[Range]) -> Vec<(Range, u64)> {
     let mut segments = Vec::new();
+    let mut rest = Vec::new();
     cross(space, closer, |range, inside| {
-        segments.push((range, if inside { CLOSER } else { DEFAULT }));
+        if inside {
+            segments.push((range, CLOSER));
+        } else {
+            rest.push(range);
+        }
     });
+    cross(&rest, refuses, |range, inside| {
+        segments.push((range, if inside { REFUSES } else { DEFAULT }));
+    });
+    segments.sort_unstable();
     segments
 }
 

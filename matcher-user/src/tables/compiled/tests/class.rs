@@ -16,11 +16,15 @@ fn class_of(tree: &Image, consent: &Image, address: IpAddr) -> Class {
     }
 }
 
-fn expected(space: &[IpNet], consent: &[IpNet], address: IpAddr) -> Class {
-    match (covers(space, address), covers(consent, address)) {
-        (false, _) => Class::Outside,
-        (true, false) => Class::Default,
-        (true, true) => Class::Closer,
+fn expected(space: &[IpNet], refusals: &[IpNet], others: &[IpNet], address: IpAddr) -> Class {
+    if !covers(space, address) {
+        Class::Outside
+    } else if covers(others, address) {
+        Class::Closer
+    } else if covers(refusals, address) {
+        Class::Refuses
+    } else {
+        Class::Default
     }
 }
 
@@ -35,9 +39,12 @@ fn bytes_at_most(family: Family, subscriber_prefixes: usize, consent_entries: us
     (u64::from(ROOT_LINES) + ends as u64 * path) * LINE_BYTES
 }
 
-fn build_v4(space: &[IpNet], consent: &[IpNet]) -> Image {
-    let plan = Plan::v4(space.iter().copied(), consent.iter().copied());
-    assert!(plan.bytes() <= bytes_at_most(Family::V4, space.len(), consent.len()));
+fn build_v4(space: &[IpNet], refusals: &[IpNet], others: &[IpNet]) -> Image {
+    let [space, refusals, others] = [space, refusals, others].map(|nets| nets.iter().copied());
+    let entries = refusals.len() + others.len();
+    let most = bytes_at_most(Family::V4, space.len(), entries);
+    let plan = Plan::v4(space, refusals, others);
+    assert!(plan.bytes() <= most);
     plan.build()
 }
 
@@ -75,15 +82,16 @@ proptest! {
     #[test]
     fn ipv4_classes_are_exact(
         space in prop::collection::vec(longer_prefix(Family::V4), 0..20),
-        consent in prop::collection::vec(prefix(Family::V4), 0..20),
+        refusals in prop::collection::vec(prefix(Family::V4), 0..20),
+        others in prop::collection::vec(prefix(Family::V4), 0..10),
         seed: u64,
     ) {
-        let tree = build_v4(&space, &consent);
-        let both = [space.clone(), consent.clone()].concat();
-        for address in telling(&both, &mut Numbers::new(seed)) {
+        let tree = build_v4(&space, &refusals, &others);
+        let all = [space.clone(), refusals.clone(), others.clone()].concat();
+        for address in telling(&all, &mut Numbers::new(seed)) {
             prop_assert_eq!(
                 class_of(&tree, &tree, address),
-                expected(&space, &consent, address),
+                expected(&space, &refusals, &others, address),
                 "{}", address
             );
         }
@@ -92,11 +100,12 @@ proptest! {
     #[test]
     fn lines_are_counted_as_they_are_used(
         space in prop::collection::vec(longer_prefix(Family::V4), 0..20),
-        consent in prop::collection::vec(prefix(Family::V4), 0..20),
+        refusals in prop::collection::vec(prefix(Family::V4), 0..20),
+        others in prop::collection::vec(prefix(Family::V4), 0..10),
         space_v6 in prop::collection::vec(prefix(Family::V6), 0..20),
     ) {
         for (plan, leaf_shift) in [
-            (Plan::v4(space, consent), LEAF_SHIFT_V4),
+            (Plan::v4(space, refusals, others), LEAF_SHIFT_V4),
             (Plan::v6(space_v6), LEAF_SHIFT_V6),
         ] {
             let image = plan.build();
@@ -118,11 +127,11 @@ proptest! {
         let both = [space.clone(), consent.clone()].concat();
         for address in telling(&both, &mut numbers) {
             let class = class_of(&tree, &refuse, address);
-            let exact = expected(&space, &consent, address);
+            let exact = expected(&space, &[], &consent, address);
             prop_assert!(class == exact || class == Class::Closer, "{}: {:?}", address, class);
             // Without consent entries only a /64 that is shared out is closer.
             let alone = class_of(&tree, &none, address);
-            let exact = expected(&space, &[], address);
+            let exact = expected(&space, &[], &[], address);
             let shared = space.iter().any(|prefix| {
                 prefix.prefix_len() > 64
                     && prefix.supernet_to(64).contains(&address)
@@ -148,12 +157,12 @@ impl To64 for IpNet {
 #[test]
 fn one_opt_out_touches_one_subscriber() {
     let space: Vec<IpNet> = vec!["100.64.0.0/10".parse().unwrap()];
-    let nobody = build_v4(&space, &[]);
-    let tree = build_v4(&space, &["100.64.3.7/32".parse().unwrap()]);
+    let nobody = build_v4(&space, &[], &[]);
+    let tree = build_v4(&space, &["100.64.3.7/32".parse().unwrap()], &[]);
     // A node and a leaf.
     assert_eq!(tree.lines().len(), nobody.lines().len() + 16 + 1);
     let class = |text: &str| class_of(&tree, &tree, text.parse().unwrap());
-    assert_eq!(class("100.64.3.7"), Class::Closer);
+    assert_eq!(class("100.64.3.7"), Class::Refuses);
     assert_eq!(class("100.64.3.6"), Class::Default);
     assert_eq!(class("100.64.3.8"), Class::Default);
     assert_eq!(class("100.65.3.7"), Class::Default);
@@ -161,11 +170,11 @@ fn one_opt_out_touches_one_subscriber() {
     // The next one in the same /24 has its bits in the same leaf, and one that
     // no subscriber has takes nothing.
     let refused = ["100.64.3.7/32", "100.64.3.8/32", "8.8.8.8/32"].map(|net| net.parse().unwrap());
-    let more = build_v4(&space, &refused);
+    let more = build_v4(&space, &refused, &[]);
     assert_eq!(more.lines().len(), tree.lines().len());
     let class = |text: &str| class_of(&more, &more, text.parse().unwrap());
-    assert_eq!(class("100.64.3.7"), Class::Closer);
-    assert_eq!(class("100.64.3.8"), Class::Closer);
+    assert_eq!(class("100.64.3.7"), Class::Refuses);
+    assert_eq!(class("100.64.3.8"), Class::Refuses);
     assert_eq!(class("100.64.3.9"), Class::Default);
     assert_eq!(class("8.8.8.8"), Class::Outside);
 }
@@ -182,12 +191,16 @@ fn a_million_opt_outs_in_a_ten_are_exact() {
             host(Ipv4Addr::from_bits(0x6440_0000 + at as u32).into())
         })
         .collect();
-    let plan = Plan::v4(space, consent);
+    let plan = Plan::v4(space, consent, []);
     let tree = plan.build();
     for (at, refused) in refused.iter().enumerate() {
         let class = class_v4(&tree.lines(), v4_key(0x6440_0000 + at as u32));
-        assert_eq!(class == Class::Closer, *refused, "{at}");
-        assert_ne!(class, Class::Outside);
+        let expected = if *refused {
+            Class::Refuses
+        } else {
+            Class::Default
+        };
+        assert_eq!(class, expected, "{at}");
     }
     assert!(plan.bytes() < 2 << 20, "{}", plan.bytes());
 }
