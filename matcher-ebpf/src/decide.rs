@@ -8,7 +8,8 @@ use crate::{
     collate::{self, Tables},
     emit::{self, Match},
     maps::{self, Scratch},
-    quick, read, subscribers,
+    quick::{self, Plain},
+    read, subscribers,
 };
 
 /// What became of a packet.
@@ -63,9 +64,11 @@ pub(crate) fn decide(context: &XdpContext) -> Verdict {
     let Some(interface) = maps::interface(ifindex) else {
         return unmatched(Counter::InterfaceUnknown);
     };
-    if let Some(reason) = quick::judge_plain(context.ctx, settings, interface.role) {
-        return unmatched(reason);
-    }
+    let plain = match quick::judge_plain(context.ctx, settings, interface.role) {
+        Plain::Judged(reason) => return unmatched(reason),
+        Plain::Closer => true,
+        Plain::Not => false,
+    };
 
     scratch.ifindex = ifindex;
     read::packet(context, &mut scratch.parsing);
@@ -75,7 +78,8 @@ pub(crate) fn decide(context: &XdpContext) -> Verdict {
         return Verdict::Unmatched(unparsed - 1);
     }
     scratch.space = maps::space(scratch.parsing.packet.vlan_ids);
-    if scratch.space == 0 && scratch.parsing.packet.layer_count == 1 {
+    // A plain packet was judged already, and nothing came of it.
+    if !plain && scratch.space == 0 && scratch.parsing.packet.layer_count == 1 {
         let [layer, ..] = &scratch.parsing.packet.layers;
         if let Some(reason) = quick::judge_layer(layer, settings, interface.role) {
             return unmatched(reason);

@@ -17,24 +17,51 @@ use crate::{
     maps::{self, Address, Images, Settings},
 };
 
-/// The verdict over a packet that is plain, straight from the frame, or `None`:
-/// no layer is written down for it. A function of its own in the kernel, as
-/// [`judge_layer`] is: what they need of the stack is free again when the exact
-/// tables are asked.
+/// What the frame alone tells. One register, as a function of its own in the
+/// kernel returns no more (Linux 6.1).
+#[derive(Clone, Copy)]
+pub(crate) enum Plain {
+    /// The packet is plain, and this is the verdict.
+    Judged(Counter),
+    /// It is plain, and the exact tables must be asked.
+    Closer,
+    /// It is not plain: it must be parsed.
+    Not,
+}
+
+impl Plain {
+    #[inline(always)]
+    fn judged(verdict: Option<Counter>) -> Self {
+        match verdict {
+            Some(reason) => Self::Judged(reason),
+            None => Self::Closer,
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Plain>() == size_of::<u32>());
+
+/// The verdict over a packet that is plain, straight from the frame: no layer is
+/// written down for it. A function of its own in the kernel, as [`judge_layer`]
+/// is: what they need of the stack is free again when the exact tables are
+/// asked.
 #[inline(never)]
 pub(crate) fn judge_plain(
     context: *mut xdp_md,
     settings: &Settings,
     interface_role: u32,
-) -> Option<Counter> {
+) -> Plain {
     let context = XdpContext::new(context);
     let frame = LinearFrame::new(&context);
     if let Some(ends) = parse::ends_v4(&frame) {
         let ends = ends.map(AddressBytes::from_v4);
-        return judge(Family::V4, &ends, settings, interface_role);
+        return Plain::judged(judge(Family::V4, &ends, settings, interface_role));
     }
-    let ends = parse::ends_v6(&frame)?.map(AddressBytes::from_v6);
-    judge(Family::V6, &ends, settings, interface_role)
+    let Some(ends) = parse::ends_v6(&frame) else {
+        return Plain::Not;
+    };
+    let ends = ends.map(AddressBytes::from_v6);
+    Plain::judged(judge(Family::V6, &ends, settings, interface_role))
 }
 
 /// The verdict over a packet of one IP layer and without a subscriber space of
