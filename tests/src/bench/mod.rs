@@ -186,7 +186,7 @@ pub struct Plan {
     pub rounds: usize,
     /// Packets of one system call; as many hits fit into the ring buffer.
     pub burst: u32,
-    /// System calls of one row in one round.
+    /// System calls of one row in one round; the first is not timed.
     pub bursts: u32,
     /// Packets through a veth pair in one round.
     pub forwarded: u32,
@@ -210,7 +210,7 @@ impl Plan {
             flows: 1 << 20,
             rounds: 5,
             burst: 100_000,
-            bursts: 3,
+            bursts: 4,
             forwarded: 500_000,
             drain_seconds: 30,
             loads: 3,
