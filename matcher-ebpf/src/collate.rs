@@ -4,10 +4,11 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::bpf_loop;
-use matcher_common::abi::{Counter, MAX_LAYERS, MAX_RULES, rule_flags};
+use matcher_common::abi::{Counter, MAX_LAYERS, MAX_RULES, RuleSpan, rule_flags};
 
 use crate::{
-    maps::{self, Scratch},
+    images::{self, Listed},
+    maps::{self, Address, Scratch},
     subscribers::{self, LAYER_MASK, Side},
 };
 
@@ -124,7 +125,7 @@ fn look_up(scratch: &mut Scratch, tables: Tables, index: u32, side: Side) {
     let layer = &scratch.parsing.packet.layers[index as usize];
     let remote = subscribers::end(layer, side, &mut scratch.carried);
     scratch.found.nat64 = u32::from(remote.family != layer.family());
-    let Some(span) = maps::rules_for(tables.generation, remote) else {
+    let Some(span) = rules_for(tables.generation, remote) else {
         return;
     };
     let port = match layer.ports() {
@@ -155,6 +156,17 @@ fn look_up(scratch: &mut Scratch, tables: Tables, index: u32, side: Side) {
         );
     }
     scratch.found.indicator = rules.indicator;
+}
+
+/// The rules of every C&C entry that covers the address.
+#[inline(always)]
+fn rules_for(generation: u64, address: Address<'_>) -> Option<RuleSpan> {
+    maps::count_lookup(address.family);
+    match images::listed(generation, address) {
+        Listed::No => None,
+        Listed::Host(span) => Some(span),
+        Listed::Closer => maps::longest_prefix(generation, address),
+    }
 }
 
 /// A port that no packet carries.

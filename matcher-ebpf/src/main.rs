@@ -6,6 +6,7 @@
 //!
 //! - [`frame`]: the only place where packet bytes are touched.
 //! - [`maps`]: the tables, and typed access to them.
+//! - [`images`]: the compiled tables.
 //! - [`clock`]: what time it is.
 //! - [`read`]: the parser, header by header.
 //! - [`quick`]: the decision, where the compiled tables alone give it.
@@ -24,6 +25,7 @@ mod decide;
 mod emit;
 mod fold;
 mod frame;
+mod images;
 mod maps;
 mod quick;
 mod read;

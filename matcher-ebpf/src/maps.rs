@@ -1,5 +1,6 @@
 //! The tables, and typed access to them. Sizes are set by the agent when it
-//! loads the program; tries and hashes take memory for what they hold only.
+//! loads the program; tries take memory for what they hold only, arrays for what
+//! they could.
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
@@ -13,11 +14,6 @@ use matcher_common::{
         Setting,
     },
     parse::{Family, Parsing},
-    table::{
-        self, LINE_WORDS, Line, Lines,
-        class::{self, Class},
-        filter,
-    },
 };
 
 use crate::{clock::Clock, collate::Found, subscribers::Subscribers};
@@ -65,29 +61,6 @@ static REFUSED_NOW_V6: Trie6<u64> = LpmTrie::with_max_entries(1024, 0);
 /// millions of them.
 #[map]
 static PORT_RANGES: Array<PortRange> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-/// Images of the compiled tables: two halves of as many lines, of which a
-/// generation names the one in use.
-#[map]
-static CLASSES_V4: Array<Line> = Array::with_max_entries(2, BPF_F_MMAPABLE);
-#[map]
-static CLASSES_V6: Array<Line> = Array::with_max_entries(2, BPF_F_MMAPABLE);
-#[map]
-static CONSENT_FILTER_V6: Array<Line> = Array::with_max_entries(2, BPF_F_MMAPABLE);
-#[map]
-static CC_FILTER_V4: Array<Line> = Array::with_max_entries(2, BPF_F_MMAPABLE);
-#[map]
-static CC_FILTER_V6: Array<Line> = Array::with_max_entries(2, BPF_F_MMAPABLE);
-/// Lines of half an image, set by the agent when it loads the program.
-#[unsafe(no_mangle)]
-static CLASSES_V4_LINES: u32 = 1;
-#[unsafe(no_mangle)]
-static CLASSES_V6_LINES: u32 = 1;
-#[unsafe(no_mangle)]
-static CONSENT_FILTER_V6_LINES: u32 = 1;
-#[unsafe(no_mangle)]
-static CC_FILTER_V4_LINES: u32 = 1;
-#[unsafe(no_mangle)]
-static CC_FILTER_V6_LINES: u32 = 1;
 /// NAT64 prefixes, RFC 6052.
 #[map]
 static NAT64: Trie6<Nat64Bytes> = LpmTrie::with_max_entries(64, 0);
@@ -102,19 +75,6 @@ static CC_V4_ODD: Trie4<RuleSpan> = LpmTrie::with_max_entries(ENTRIES, 0);
 static CC_V6_EVEN: Trie6<RuleSpan> = LpmTrie::with_max_entries(ENTRIES, 0);
 #[map]
 static CC_V6_ODD: Trie6<RuleSpan> = LpmTrie::with_max_entries(ENTRIES, 0);
-// Single addresses, nearly all of a list, in hashes.
-#[map]
-static CC_HOSTS_V4_EVEN: HashMap<[u8; 4], RuleSpan> =
-    HashMap::with_max_entries(ENTRIES, BPF_F_NO_PREALLOC);
-#[map]
-static CC_HOSTS_V4_ODD: HashMap<[u8; 4], RuleSpan> =
-    HashMap::with_max_entries(ENTRIES, BPF_F_NO_PREALLOC);
-#[map]
-static CC_HOSTS_V6_EVEN: HashMap<[u8; 16], RuleSpan> =
-    HashMap::with_max_entries(ENTRIES, BPF_F_NO_PREALLOC);
-#[map]
-static CC_HOSTS_V6_ODD: HashMap<[u8; 16], RuleSpan> =
-    HashMap::with_max_entries(ENTRIES, BPF_F_NO_PREALLOC);
 #[map]
 static RULES: Array<Rule> = Array::with_max_entries(2, BPF_F_MMAPABLE);
 /// Rules of each half.
@@ -262,123 +222,6 @@ pub(crate) fn nat64(address: &AddressBytes) -> Option<Nat64Bytes> {
     NAT64.get(Key::new(128, address.octets())).copied()
 }
 
-/// Half an image in an array map.
-#[derive(Clone, Copy)]
-struct Half {
-    map: &'static Array<Line>,
-    first: u32,
-    lines: u32,
-}
-
-impl Half {
-    /// The half that the generation names. `lines` is a constant of the object
-    /// file that the loader patches.
-    #[inline(always)]
-    fn of(map: &'static Array<Line>, lines: *const u32, generation: u64) -> Self {
-        // SAFETY: a static of this program; volatile, since the compiler would
-        // take its value for known.
-        let lines = unsafe { core::ptr::read_volatile(lines) };
-        Self {
-            map,
-            first: if is_even(generation) { 0 } else { lines },
-            lines,
-        }
-    }
-}
-
-impl Lines for Half {
-    type Line = *const Line;
-
-    #[inline(always)]
-    fn line(&self, index: u32) -> Option<*const Line> {
-        if index >= self.lines {
-            return None;
-        }
-        self.map.get_ptr(self.first.wrapping_add(index))
-    }
-
-    #[inline(always)]
-    fn word(&self, line: *const Line, at: u32) -> u64 {
-        let at = (at & (LINE_WORDS - 1)) as usize;
-        // SAFETY: a word inside a line of the map, which lives as long as the
-        // program; volatile, since the agent writes to the same memory.
-        unsafe { line.cast::<u64>().add(at).read_volatile() }
-    }
-}
-
-/// Whether the address is a subscriber's in the space without a VLAN, and
-/// whether the default consent holds for it, or a refusal.
-#[inline(always)]
-pub(crate) fn class(generation: u64, address: Address<'_>) -> Class {
-    match address.family {
-        Family::V4 => class::class_v4(
-            &Half::of(&CLASSES_V4, &raw const CLASSES_V4_LINES, generation),
-            table::v4_key(u32::from_be_bytes(address.bytes.v4())),
-        ),
-        Family::V6 => {
-            let (high, low) = address.bytes.halves();
-            class::class_v6(
-                &Half::of(&CLASSES_V6, &raw const CLASSES_V6_LINES, generation),
-                &Half::of(
-                    &CONSENT_FILTER_V6,
-                    &raw const CONSENT_FILTER_V6_LINES,
-                    generation,
-                ),
-                high,
-                low,
-            )
-        }
-    }
-}
-
-/// The images that say "default" or "not listed" of nearly every address.
-#[derive(Clone, Copy)]
-pub(crate) struct Images {
-    class_generation: u64,
-    generation: u64,
-}
-
-impl Images {
-    /// Those in use.
-    #[inline(always)]
-    pub(crate) fn current(settings: &Settings) -> Self {
-        Self {
-            class_generation: settings.get(Setting::ClassGeneration),
-            generation: settings.get(Setting::Generation),
-        }
-    }
-
-    /// [`class`].
-    #[inline(always)]
-    pub(crate) fn class(&self, address: Address<'_>) -> Class {
-        class(self.class_generation, address)
-    }
-
-    /// Whether the C&C tables may hold an entry that covers the address.
-    #[inline(always)]
-    pub(crate) fn may_be_listed(&self, address: Address<'_>) -> bool {
-        may_be_listed(self.generation, address)
-    }
-}
-
-#[inline(always)]
-fn may_be_listed(generation: u64, address: Address<'_>) -> bool {
-    match address.family {
-        Family::V4 => {
-            let image = Half::of(&CC_FILTER_V4, &raw const CC_FILTER_V4_LINES, generation);
-            filter::maybe_v4(
-                &image,
-                table::v4_key(u32::from_be_bytes(address.bytes.v4())),
-            )
-        }
-        Family::V6 => {
-            let image = Half::of(&CC_FILTER_V6, &raw const CC_FILTER_V6_LINES, generation);
-            let (high, low) = address.bytes.halves();
-            filter::maybe_v6(&image, high, low)
-        }
-    }
-}
-
 /// Counts a look-up in the C&C tables.
 #[inline(always)]
 pub(crate) fn count_lookup(family: Family) {
@@ -388,28 +231,12 @@ pub(crate) fn count_lookup(family: Family) {
     });
 }
 
-/// The rules of every C&C entry that covers the address. A filter says no to
-/// nearly all addresses; only the others meet the exact tables.
+/// The rules of the longest C&C prefix that covers the address, of those that
+/// are no hosts with a place among the compiled ones.
 #[inline(always)]
-pub(crate) fn rules_for(generation: u64, address: Address<'_>) -> Option<RuleSpan> {
-    count_lookup(address.family);
-    if !may_be_listed(generation, address) {
-        return None;
-    }
+pub(crate) fn longest_prefix(generation: u64, address: Address<'_>) -> Option<RuleSpan> {
     match address.family {
         Family::V4 => {
-            let bytes = address.bytes.v4();
-            // SAFETY: values of the half in use are never rewritten.
-            let host = unsafe {
-                if is_even(generation) {
-                    CC_HOSTS_V4_EVEN.get(bytes)
-                } else {
-                    CC_HOSTS_V4_ODD.get(bytes)
-                }
-            };
-            if let Some(span) = host {
-                return Some(*span);
-            }
             let key = address.key4();
             if is_even(generation) {
                 CC_V4_EVEN.get(key).copied()
@@ -418,18 +245,6 @@ pub(crate) fn rules_for(generation: u64, address: Address<'_>) -> Option<RuleSpa
             }
         }
         Family::V6 => {
-            let bytes = address.bytes.octets();
-            // SAFETY: values of the half in use are never rewritten.
-            let host = unsafe {
-                if is_even(generation) {
-                    CC_HOSTS_V6_EVEN.get(bytes)
-                } else {
-                    CC_HOSTS_V6_ODD.get(bytes)
-                }
-            };
-            if let Some(span) = host {
-                return Some(*span);
-            }
             let key = address.key6();
             if is_even(generation) {
                 CC_V6_EVEN.get(key).copied()

@@ -14,7 +14,8 @@ use matcher_common::{
 
 use crate::{
     frame::LinearFrame,
-    maps::{self, Address, Images, Settings},
+    images::{Images, Listed},
+    maps::{self, Address, Settings},
 };
 
 /// What the frame alone tells. One register, as a function of its own in the
@@ -46,11 +47,7 @@ const _: () = assert!(size_of::<Plain>() == size_of::<u32>());
 /// is: what they need of the stack is free again when the exact tables are
 /// asked.
 #[inline(never)]
-pub(crate) fn judge_plain(
-    context: *mut xdp_md,
-    settings: &Settings,
-    interface_role: u32,
-) -> Plain {
+pub(crate) fn judge_plain(context: *mut xdp_md, settings: &Settings, interface_role: u32) -> Plain {
     let context = XdpContext::new(context);
     let frame = LinearFrame::new(&context);
     if let Some(ends) = parse::ends_v4(&frame) {
@@ -117,10 +114,10 @@ fn judge(
         return Some(Counter::OptedOut);
     }
     // Consent is known to hold; only now comes the C&C table (R1).
-    if images.may_be_listed(remote) {
+    let Listed::No = images.listed(remote) else {
         // Counted where it is looked up for good.
         return None;
-    }
+    };
     maps::count_lookup(family);
     Some(Counter::NoMatch)
 }

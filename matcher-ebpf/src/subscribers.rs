@@ -9,7 +9,10 @@ use matcher_common::{
     table::class::Class,
 };
 
-use crate::maps::{self, Address, Scratch};
+use crate::{
+    images,
+    maps::{self, Address, Scratch},
+};
 
 /// One end of a layer.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -131,7 +134,7 @@ fn standing(
 ) -> Standing {
     // The images are of the space without a VLAN.
     let class = if space == 0 {
-        maps::class(class_generation, address)
+        images::class(class_generation, address)
     } else {
         Class::Closer
     };

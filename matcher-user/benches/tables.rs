@@ -17,14 +17,18 @@
 use std::{hint::black_box, time::Instant};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use matcher_common::table::{
-    Line,
-    class::{Class, class_v4, class_v6},
-    filter::{maybe_v4, maybe_v6},
-    hash::{self, Seeds},
-    v4_key,
+use matcher_common::{
+    abi::RuleSpan,
+    table::{
+        Line,
+        class::{Class, class_v4, class_v6},
+        filter::{maybe_v4, maybe_v6},
+        hash::{self, Seeds},
+        hosts::{Host, find_v4, find_v6},
+        v4_key,
+    },
 };
-use matcher_user::tables::compiled::{Family, class, filter, seeds};
+use matcher_user::tables::compiled::{Family, class, filter, hosts, seeds};
 
 /// Addresses looked up a round.
 const LOOKUPS: usize = 1 << 20;
@@ -368,6 +372,74 @@ fn membership(family: Family, entries: usize) {
     }
 }
 
+/// Hosts alone, asked for in no order; and addresses that are not listed, which
+/// ask both buckets.
+fn rules_of_hosts(family: Family, entries: usize) {
+    let mut numbers = Numbers::new(entries as u64 + 2);
+    let addresses: Vec<Address> = (0..entries).map(|_| numbers.address(family)).collect();
+    let length = if family == Family::V4 { 32 } else { 128 };
+    let mut listed: Vec<IpNet> = addresses
+        .iter()
+        .map(|address| net(*address, family, length))
+        .collect();
+    // As lists come.
+    listed.sort_unstable();
+    listed.dedup();
+    let listed: Vec<(IpNet, RuleSpan)> = (0..)
+        .zip(listed)
+        .map(|(first, host)| (host, RuleSpan { first, count: 1 }))
+        .collect();
+    let seeds = numbers.seeds();
+    let mut least = f64::MAX;
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        black_box(hosts::Plan::new(family, &listed).build(seeds));
+        least = least.min(start.elapsed().as_secs_f64());
+    }
+    let plan = hosts::Plan::new(family, &listed);
+    let built = plan.build(seeds);
+    let title = format!("hosts {family:?} {entries}");
+    println!(
+        "{title:<22} built in {:.0} ms, {:.1} MB, {} of {} left",
+        least * 1e3,
+        plan.bytes() as f64 / 1e6,
+        built.left.len(),
+        listed.len(),
+    );
+    let lines: &[Line] = built.image.lines();
+    let mut pick = |listed: bool| -> Vec<Address> {
+        (0..LOOKUPS)
+            .map(|_| {
+                if listed {
+                    addresses[numbers.below(entries)]
+                } else {
+                    numbers.address(family)
+                }
+            })
+            .collect()
+    };
+    let traffic = [("listed", pick(true)), ("not listed", pick(false))];
+    let first = |found: Host| match found {
+        Host::Listed(span) => span.first.into(),
+        Host::NotListed | Host::Elsewhere => 0,
+    };
+    let lookup: Lookup<'_> = match family {
+        Family::V4 => (
+            "two buckets",
+            Box::new(|a, c| {
+                time(a, c, |(high, _)| {
+                    first(find_v4(&lines, (high >> 32) as u32))
+                })
+            }),
+        ),
+        Family::V6 => (
+            "two buckets",
+            Box::new(|a, c| time(a, c, |(high, low)| first(find_v6(&lines, high, low)))),
+        ),
+    };
+    measure(&title, &traffic, &[lookup]);
+}
+
 /// A million active subscribers; as many opt-outs as entries beside them.
 fn classes(family: Family, entries: usize, space_prefixes: usize) {
     let mut numbers = Numbers::new(entries as u64 + 1);
@@ -472,6 +544,11 @@ fn main() {
     for family in [Family::V4, Family::V6] {
         for entries in [1_000, 100_000, 1_000_000] {
             membership(family, entries);
+        }
+    }
+    for family in [Family::V4, Family::V6] {
+        for entries in [1_000, 100_000, 1_000_000] {
+            rules_of_hosts(family, entries);
         }
     }
     for family in [Family::V4, Family::V6] {

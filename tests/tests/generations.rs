@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use matcher_common::abi::{Counter, MAX_RULES, Setting};
@@ -140,4 +140,66 @@ fn a_list_that_does_not_fit_leaves_the_old_one_in_force() {
     assert_eq!(next, generation + 1);
     kernel::send(&mut loaded, &case.frame);
     assert_eq!(drain(&mut ring)[0].generation, next as u32);
+}
+
+/// So many that some of the IPv6 hosts, 3 in 10,000, find their buckets in the
+/// table of hosts full, and are hit by the tries.
+#[test]
+fn every_host_of_a_long_list_is_hit_and_its_neighbour_is_not() {
+    if is_skipped("every_host_of_a_long_list_is_hit_and_its_neighbour_is_not") {
+        return;
+    }
+    const HOSTS: u32 = 20_000;
+    let limits = Limits {
+        max_indicators: 2 * HOSTS,
+        ..LIMITS
+    };
+    let mut loaded = load_with(limits, Clock::Replay);
+    let mut world = standard_world(&Conditions::default());
+    world.indicators.clear();
+    install(&mut loaded.tables, &world);
+    let v4 = |at: u32| IpAddr::from(Ipv4Addr::from_bits(0xc612_0000 + 2 * at));
+    let v6 = |at: u32| {
+        IpAddr::from(Ipv6Addr::from_bits(
+            (0x2001_0db8_0300 << 80) + 2 * u128::from(at),
+        ))
+    };
+    let list: Vec<Indicator> = (0..HOSTS)
+        .flat_map(|at| {
+            [
+                indicator(2 * at + 1, v4(at).into()),
+                indicator(2 * at + 2, v6(at).into()),
+            ]
+        })
+        .collect();
+    let tables = compile(&list).unwrap();
+    let mut ring = Ring::open(&loaded.tables).unwrap();
+    // Into both halves, and over what one held before.
+    for _ in 0..3 {
+        loaded.tables.load_indicators(&tables).unwrap();
+    }
+    let mut hits = |from: IpAddr, to: IpAddr| -> Vec<u32> {
+        let frame = matcher_tests::frames::Frame::ethernet()
+            .ip(from, to)
+            .udp(51413, 4444)
+            .build();
+        kernel::send(&mut loaded, &frame);
+        drain(&mut ring)
+            .iter()
+            .map(|event| event.flow.indicator)
+            .collect()
+    };
+    let beside = |address: IpAddr| match address {
+        IpAddr::V4(address) => IpAddr::from(Ipv4Addr::from_bits(address.to_bits() + 1)),
+        IpAddr::V6(address) => IpAddr::from(Ipv6Addr::from_bits(address.to_bits() + 1)),
+    };
+    for at in 0..HOSTS {
+        for (from, to, id) in [
+            (IpAddr::from(ALICE), v4(at), 2 * at + 1),
+            (IpAddr::from(ALICE6), v6(at), 2 * at + 2),
+        ] {
+            assert_eq!(hits(from, to), [id], "{to}");
+            assert_eq!(hits(from, beside(to)), [0_u32; 0], "beside {to}");
+        }
+    }
 }

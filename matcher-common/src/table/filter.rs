@@ -3,7 +3,9 @@
 //! Line 0 is the head ([`head`]). Then come four parts:
 //!
 //! - **hosts**: a Bloom filter in blocks of a line. A host sets three bits in
-//!   each of two words of one line, so that a look-up is one cache miss.
+//!   each of two words of one line, so that a look-up is one cache miss. Hosts
+//!   alone are in it: where it says no, or an exact table of hosts does, only a
+//!   longer entry can cover the address.
 //! - **prefixes**: the same for prefixes that were cut or spread to one of at
 //!   most [`MAX_LEVELS`] lengths; one line a length in use.
 //! - **gate**: two bits of a word for the first bits of an address. Where one
@@ -115,40 +117,63 @@ const fn three_bits(from: u64) -> u64 {
     (1 << (from & 63)) | (1 << ((from >> 6) & 63)) | (1 << ((from >> 12) & 63))
 }
 
-/// Whether an entry may cover the IPv4 address ([`super::v4_key`]). Never
-/// false for an address that one does.
+/// Whether the IPv4 address ([`super::v4_key`]) may be an entry itself. Never
+/// false for one that is.
 #[inline(always)]
-pub fn maybe_v4<T: Lines>(image: &T, key: u64) -> bool {
-    maybe::<_, false>(image, key, 0)
+pub fn maybe_host_v4<T: Lines>(image: &T, key: u64) -> bool {
+    maybe_host::<_, false>(image, key, 0)
 }
 
 /// The same for an IPv6 address.
 #[inline(always)]
+pub fn maybe_host_v6<T: Lines>(image: &T, high: u64, low: u64) -> bool {
+    maybe_host::<_, true>(image, high, low)
+}
+
+/// Whether an entry that is longer than one address may cover the IPv4 address
+/// ([`super::v4_key`]). Never false for an address that one does.
+#[inline(always)]
+pub fn maybe_prefix_v4<T: Lines>(image: &T, key: u64) -> bool {
+    maybe_prefix::<_, false>(image, key, 0)
+}
+
+/// The same for an IPv6 address.
+#[inline(always)]
+pub fn maybe_prefix_v6<T: Lines>(image: &T, high: u64, low: u64) -> bool {
+    maybe_prefix::<_, true>(image, high, low)
+}
+
+/// Whether any entry may cover the IPv4 address ([`super::v4_key`]).
+#[inline(always)]
+pub fn maybe_v4<T: Lines>(image: &T, key: u64) -> bool {
+    maybe_host_v4(image, key) || maybe_prefix_v4(image, key)
+}
+
+/// Whether any entry may cover the IPv6 address.
+#[inline(always)]
 pub fn maybe_v6<T: Lines>(image: &T, high: u64, low: u64) -> bool {
-    maybe::<_, true>(image, high, low)
+    maybe_host_v6(image, high, low) || maybe_prefix_v6(image, high, low)
 }
 
 #[inline(always)]
-fn maybe<T: Lines, const V6: bool>(image: &T, high: u64, low: u64) -> bool {
+fn maybe_host<T: Lines, const V6: bool>(image: &T, high: u64, low: u64) -> bool {
+    let Some(head) = image.line(0) else {
+        return true;
+    };
+    if image.word(head, head::USE) & parts::HOSTS == 0 {
+        return false;
+    }
+    let seeds = seeds::<_, V6>(image, head);
+    let hash = hash_of::<V6>(seeds, high, low, if V6 { 128 } else { 32 });
+    holds(image, image.word(head, head::HOSTS), hash)
+}
+
+#[inline(always)]
+fn maybe_prefix<T: Lines, const V6: bool>(image: &T, high: u64, low: u64) -> bool {
     let Some(head) = image.line(0) else {
         return true;
     };
     let used = image.word(head, head::USE);
-    let seeds = Seeds {
-        first: image.word(head, head::SEED_FIRST),
-        second: if V6 {
-            image.word(head, head::SEED_SECOND)
-        } else {
-            0
-        },
-        last: image.word(head, head::SEED_LAST),
-    };
-    if used & parts::HOSTS != 0 {
-        let hash = hash_of::<V6>(seeds, high, low, if V6 { 128 } else { 32 });
-        if holds(image, image.word(head, head::HOSTS), hash) {
-            return true;
-        }
-    }
     if used & parts::DIRECT != 0 {
         let first = image.word(head, head::DIRECT) as u32;
         let bit = (high >> (64 - DIRECT_BITS)) as u32;
@@ -161,6 +186,7 @@ fn maybe<T: Lines, const V6: bool>(image: &T, high: u64, low: u64) -> bool {
     if levels == 0 {
         return false;
     }
+    let seeds = seeds::<_, V6>(image, head);
     if used & parts::GATE != 0 {
         let part = image.word(head, head::GATE);
         let (word, bits) = gate(seeds, high, V6, part as u32);
@@ -182,6 +208,19 @@ fn maybe<T: Lines, const V6: bool>(image: &T, high: u64, low: u64) -> bool {
         levels >>= 8;
     }
     false
+}
+
+#[inline(always)]
+fn seeds<T: Lines, const V6: bool>(image: &T, head: T::Line) -> Seeds {
+    Seeds {
+        first: image.word(head, head::SEED_FIRST),
+        second: if V6 {
+            image.word(head, head::SEED_SECOND)
+        } else {
+            0
+        },
+        last: image.word(head, head::SEED_LAST),
+    }
 }
 
 /// Whether all bits of the key with this hash are set in the part.

@@ -1,14 +1,15 @@
-//! Compiled tables: what every packet is asked before any trie or hash is.
+//! Compiled tables: what every packet is asked before any trie is.
 //!
-//! Two questions, each answered out of a few cache lines of an image that the
+//! Three questions, each answered out of a few cache lines of an image that the
 //! agent builds (`matcher-user/src/tables/compiled`):
 //!
 //! - [`filter`]: may a list of prefixes cover this address? No, or maybe.
 //! - [`class`]: is this address outside the subscriber space, a subscriber
 //!   with the default consent, one who refuses, or one to look at closer?
+//! - [`hosts`]: which rules has this single address?
 //!
-//! Neither is the last word on a yes: the exact tables are. On a no, and on
-//! all but "look closer", both are.
+//! The first two are not the last word on a yes: the exact tables are, of which
+//! `hosts` is one. On a no, and on all but "look closer", they are.
 //!
 //! An address is a pair of words: the upper and the lower 64 bits of IPv6 in
 //! host order; for IPv4 the address in the upper 32 bits of the first word,
@@ -17,19 +18,20 @@
 pub mod class;
 pub mod filter;
 pub mod hash;
+pub mod hosts;
 
 /// Words of a cache line of 64 bytes.
 pub const LINE_WORDS: u32 = 8;
 
-/// Where the lines of an image come from: elements of 64 bytes of one array
-/// map in the kernel, a slice on the host.
+/// Where the lines of an image come from: an array map in the kernel, a slice on
+/// the host.
 pub trait Lines {
     /// A line that is there.
     type Line: Copy;
 
     /// The line, or `None` past the end of the image. A table that misses a
-    /// line answers "maybe" or "look closer", so that a torn image costs time
-    /// and never a wrong answer.
+    /// line answers that the next one must be asked, so that a torn image costs
+    /// time and never a wrong answer.
     fn line(&self, index: u32) -> Option<Self::Line>;
 
     /// Word `at` of the line, of which only the lowest three bits count.

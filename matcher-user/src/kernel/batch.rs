@@ -1,4 +1,4 @@
-//! Hashes with many entries, read, filled and emptied in batches (bpf(2),
+//! Hashes with many entries, read and emptied in batches (bpf(2),
 //! `BPF_MAP_*_BATCH`, Linux 5.6).
 
 use std::{
@@ -17,21 +17,12 @@ const BATCH: usize = 8192;
 
 const LOOKUP_BATCH: libc::c_long = 24;
 const LOOKUP_AND_DELETE_BATCH: libc::c_long = 25;
-const UPDATE_BATCH: libc::c_long = 26;
 
 /// A hash.
 pub(super) struct Hash<K, V> {
     name: &'static str,
-    capacity: usize,
     map: MapData,
     entries: PhantomData<(K, V)>,
-}
-
-/// Why not all entries were written.
-pub(super) enum NotWritten {
-    /// There was room for so many.
-    Full(usize),
-    Failed(KernelError),
 }
 
 /// The part of `union bpf_attr` for batches (linux/bpf.h).
@@ -70,42 +61,9 @@ where
         }
         Ok(Self {
             name,
-            capacity: usize::try_from(info.max_entries()).unwrap_or(usize::MAX),
             map,
             entries: PhantomData,
         })
-    }
-
-    /// Entries that fit.
-    pub(super) fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    /// Writes these entries.
-    pub(super) fn insert(&mut self, entries: &[(K, V)]) -> Result<(), NotWritten> {
-        let mut done = 0;
-        for chunk in entries.chunks(BATCH) {
-            let keys: Vec<u8> = bytes(chunk.iter().map(|(key, _)| key));
-            let values: Vec<u8> = bytes(chunk.iter().map(|(_, value)| value));
-            let mut batch = Attributes {
-                keys: keys.as_ptr() as u64,
-                values: values.as_ptr() as u64,
-                count: u32::try_from(chunk.len()).unwrap_or(0),
-                ..Attributes::default()
-            };
-            // SAFETY: `keys` and `values` hold `count` keys and values of the
-            // sizes that `open` checked, and outlive the call.
-            let result = unsafe { self.call(UPDATE_BATCH, &mut batch) };
-            done += batch.count as usize;
-            match result {
-                Ok(()) => {}
-                Err(error) if error.raw_os_error() == Some(libc::E2BIG) => {
-                    return Err(NotWritten::Full(done));
-                }
-                Err(error) => return Err(NotWritten::Failed(self.failed("writing", error))),
-            }
-        }
-        Ok(())
     }
 
     /// All entries. Nobody may write them meanwhile.
@@ -206,10 +164,4 @@ where
             Err(io::Error::last_os_error())
         }
     }
-}
-
-fn bytes<'a, T: IntoBytes + Immutable + 'a>(items: impl Iterator<Item = &'a T>) -> Vec<u8> {
-    items
-        .flat_map(|item| item.as_bytes().iter().copied())
-        .collect()
 }

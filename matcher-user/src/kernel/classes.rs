@@ -100,8 +100,10 @@ fn all_closer() -> Image {
 pub(super) fn always_maybe() -> Image {
     use matcher_common::table::filter::{head, parts};
     let mut image = Image::filled(1, 0);
-    image.set(head::USE as usize, parts::HOSTS);
+    image.set(head::USE as usize, parts::HOSTS | parts::DIRECT);
     // Lines that no image has.
-    image.set(head::HOSTS as usize, u64::from(u32::MAX) << 32 | 1);
+    let first = 1 << 31;
+    image.set(head::HOSTS as usize, first << 32 | 1);
+    image.set(head::DIRECT as usize, first);
     image
 }

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::tables::compiled::Image;
 
-const LINE_BYTES: usize = LINE_WORDS as usize * size_of::<u64>();
+/// Bytes of a line.
+pub(super) const LINE_BYTES: usize = LINE_WORDS as usize * size_of::<u64>();
 
 /// The two halves of an image.
 pub(super) struct Halves {

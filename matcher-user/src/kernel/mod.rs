@@ -10,11 +10,10 @@
 //! - `tables`: typed access to the maps; `tries` and `port_ranges` are those
 //!   that need more, `consent` and `spaces` change what packets meanwhile read,
 //!   `refusals` hold at once.
-//! - `image`, `classes`, `rules`, `hosts`: the tables that every packet meets
-//!   first, in memory that is shared with the kernel or filled in batches
-//!   (`batch`).
+//! - `image`, `classes`, `rules`: the tables that every packet meets first, in
+//!   memory that is shared with the kernel.
 //! - `settings`: words that are in force with the next packet.
-//! - `folds`: repeated packets, counted.
+//! - `folds`: repeated packets, counted; read and emptied in batches (`batch`).
 //! - `pins`: the pinned state that outlives the agent.
 //! - `attach`: interfaces.
 //! - `grace`: packets under way.
@@ -31,7 +30,6 @@ mod consent;
 mod error;
 pub mod folds;
 mod grace;
-mod hosts;
 mod image;
 #[cfg(feature = "kernel-log")]
 mod log;

@@ -1,6 +1,6 @@
 //! The eBPF object file: the built-in one or a file, checked before use.
 
-use std::{borrow::Cow, fs, path::Path};
+use std::{borrow::Cow, fs, ops::Range, path::Path};
 
 use matcher_common::abi::ABI_VERSION;
 use object::{Architecture, Object as _, ObjectSection as _, ObjectSymbol as _};
@@ -69,9 +69,36 @@ impl Object {
         }
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// The object with other sizes of a value, in bytes, for the maps of these
+    /// names: the loader can only set numbers of entries.
+    pub(super) fn with_value_sizes(&self, sizes: &[(&str, u32)]) -> Result<Vec<u8>, KernelError> {
+        let mut bytes = self.bytes.to_vec();
+        for (name, size) in sizes {
+            value_size_place(&self.bytes, name)
+                .and_then(|place| bytes.get_mut(place))
+                .ok_or_else(|| KernelError::Object {
+                    path: self.origin.clone(),
+                    reason: format!("has no map {name}"),
+                })?
+                .copy_from_slice(&size.to_le_bytes());
+        }
+        Ok(bytes)
     }
+}
+
+/// Where the file has the size of a value of a map: the third word of its
+/// definition (`struct bpf_map_def`, of which the "maps" section is full).
+fn value_size_place(bytes: &[u8], name: &str) -> Option<Range<usize>> {
+    let file = object::File::parse(bytes).ok()?;
+    let symbol = file.symbols().find(|symbol| symbol.name() == Ok(name))?;
+    let section = file.section_by_index(symbol.section_index()?).ok()?;
+    if section.name() != Ok("maps") {
+        return None;
+    }
+    let (start, _) = section.file_range()?;
+    let place = usize::try_from(start.checked_add(symbol.address())?).ok()?;
+    let place = place.checked_add(2 * size_of::<u32>())?;
+    Some(place..place.checked_add(size_of::<u32>())?)
 }
 
 fn abi_version(bytes: &[u8]) -> Result<u32, String> {
@@ -112,6 +139,30 @@ mod tests {
     #[test]
     fn the_built_in_object_has_our_abi() {
         assert_eq!(abi_version(&BUILT_IN.0), Ok(ABI_VERSION));
+    }
+
+    #[test]
+    fn a_map_gets_its_value_size_and_no_other_map_changes() {
+        let object = Object::built_in().unwrap();
+        let sizes = |bytes: &[u8]| {
+            let maps = aya_obj::Object::parse(bytes).unwrap().maps;
+            let sizes = maps
+                .iter()
+                .map(|(name, map)| (name.clone(), map.value_size()));
+            sizes.collect::<std::collections::BTreeMap<_, _>>()
+        };
+        let mut expected = sizes(object.bytes.as_ref());
+        expected.insert("CLASSES_V4".into(), 1 << 20);
+        expected.insert("CC_FILTER_V6".into(), 3 << 24);
+        let changed = [("CLASSES_V4", 1 << 20), ("CC_FILTER_V6", 3 << 24)];
+        let bytes = object.with_value_sizes(&changed).unwrap();
+        assert_eq!(sizes(&bytes), expected);
+
+        let error = object.with_value_sizes(&[("NO_SUCH_MAP", 8)]).unwrap_err();
+        assert!(
+            error.to_string().contains("has no map NO_SUCH_MAP"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -10,17 +10,19 @@ use matcher_common::{
     table::class::ROOT_LINES,
 };
 
-use crate::tables::compiled::filter;
+use crate::tables::compiled::{Family, filter, hosts};
 
-use super::{KernelError, folds::bounds_for, object::Object, support, tables::Tables};
+use super::{
+    KernelError, folds::bounds_for, image::LINE_BYTES, object::Object, support, tables::Tables,
+};
 use crate::subscribers::MAX_VLANS;
 
-/// Sizes of the tables; memory is taken for what they hold, except the ring
-/// buffer's, 8 bytes for each port range and 16 bytes for each bucket of
-/// VLANs.
+/// Sizes of the tables. Tries take memory for what they hold, and so do the
+/// entries of VLANs; all else is taken when the maps are made.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// C&C prefixes in each of the two generations, for each family.
+    /// C&C prefixes in each of the two generations, for each family. Compiled
+    /// tables and rules take about 180 bytes for each, in all.
     pub max_indicators: u32,
     /// Entries in the consent table and in the subscriber space, for each
     /// family.
@@ -75,11 +77,14 @@ struct Sizes {
     classes_v6: u32,
     consent_v6: u32,
     filter: u32,
+    hosts_v4: u32,
+    hosts_v6: u32,
 }
 
 impl Sizes {
     fn of(limits: Limits) -> Self {
         let entries = limits.max_consent_entries;
+        let indicators = u64::from(limits.max_indicators);
         let lines = |bytes: u64| u32::try_from(bytes / 64).unwrap_or(u32::MAX / 2);
         Self {
             // A host inside a listed prefix leads to the rules of both.
@@ -94,14 +99,16 @@ impl Sizes {
                 .saturating_add(entries.saturating_mul(32).clamp(1024, 16_384)),
             classes_v6: ROOT_LINES.saturating_add(entries.saturating_mul(162).clamp(1024, 65_536)),
             consent_v6: lines(filter::bytes_at_most(entries.into())),
-            filter: lines(filter::bytes_at_most(limits.max_indicators.into())),
+            filter: lines(filter::bytes_at_most(indicators)),
+            hosts_v4: lines(hosts::bytes_at_most(Family::V4, indicators)),
+            hosts_v6: lines(hosts::bytes_at_most(Family::V6, indicators)),
         }
     }
 
-    /// Map, constant with the size of its half, and that size.
-    fn halves(&self) -> [(&'static str, &'static str, &u32); 6] {
+    /// Of the maps that hold two images in one value: map, constant with the
+    /// lines of one, and that number.
+    fn blocks(&self) -> [(&'static str, &'static str, &u32); 5] {
         [
-            ("RULES", "RULES_HALF", &self.rules),
             ("CLASSES_V4", "CLASSES_V4_LINES", &self.classes_v4),
             ("CLASSES_V6", "CLASSES_V6_LINES", &self.classes_v6),
             (
@@ -111,6 +118,16 @@ impl Sizes {
             ),
             ("CC_FILTER_V4", "CC_FILTER_V4_LINES", &self.filter),
             ("CC_FILTER_V6", "CC_FILTER_V6_LINES", &self.filter),
+        ]
+    }
+
+    /// Of the maps whose elements make two halves: map, constant with the
+    /// elements of one, and that number.
+    fn halves(&self) -> [(&'static str, &'static str, &u32); 3] {
+        [
+            ("RULES", "RULES_HALF", &self.rules),
+            ("CC_HOSTS_V4", "CC_HOSTS_V4_LINES", &self.hosts_v4),
+            ("CC_HOSTS_V6", "CC_HOSTS_V6_LINES", &self.hosts_v6),
         ]
     }
 }
@@ -139,19 +156,18 @@ impl Loaded {
         for name in ["CC_V4_EVEN", "CC_V4_ODD", "CC_V6_EVEN", "CC_V6_ODD"] {
             loader.map_max_entries(name, limits.max_indicators.max(1));
         }
-        for name in [
-            "CC_HOSTS_V4_EVEN",
-            "CC_HOSTS_V4_ODD",
-            "CC_HOSTS_V6_EVEN",
-            "CC_HOSTS_V6_ODD",
-        ] {
-            loader.map_max_entries(name, limits.max_indicators.max(1));
-        }
         for (name, constant, half) in sizes.halves() {
             loader
                 .map_max_entries(name, half.saturating_mul(2))
                 .override_global(constant, half, true);
         }
+        let blocks = sizes.blocks();
+        for (_, constant, lines) in blocks {
+            loader.override_global(constant, lines, true);
+        }
+        let bytes =
+            blocks.map(|(name, _, lines)| (name, lines.saturating_mul(2 * LINE_BYTES as u32)));
+        let object_bytes = object.with_value_sizes(&bytes)?;
         for name in [
             "CONSENT_V4",
             "CONSENT_V6",
@@ -169,7 +185,7 @@ impl Loaded {
             loader.map_max_entries(name, bounds_for(limits.max_flows));
         }
         let mut ebpf = loader
-            .load(object.bytes())
+            .load(&object_bytes)
             .map_err(|error| load_error(object, error))?;
         let tables = Tables::collect(|name| {
             let map = ebpf.take_map(name).ok_or_else(|| KernelError::Object {

@@ -16,7 +16,6 @@ use super::{
     error::root_errno,
     folds::Folds,
     grace::wait_for_packets,
-    hosts::Hosts,
     image::Halves,
     port_ranges::PortRanges,
     rules::Rules,
@@ -24,7 +23,7 @@ use super::{
     tries::{SpaceTries, Tries, full},
 };
 use crate::tables::{
-    compiled::{Family, filter},
+    compiled::{Family, filter, hosts},
     indicators::IndicatorTables,
 };
 
@@ -51,11 +50,12 @@ pub struct Tables {
     report: Array<MapData, [u8; size_of::<Parsing>()]>,
 }
 
-/// One half of the C&C tables, beside the halves of filter and rules.
+/// One half of the C&C tables that is a map of its own, beside the halves of
+/// filter, hosts and rules.
 struct Half {
     prefixes: Tries<[u8; size_of::<RuleSpan>()]>,
-    hosts_v4: Hosts<4>,
-    hosts_v6: Hosts<16>,
+    /// Entries that there may be for each family: all of them would fit.
+    capacity: usize,
 }
 
 /// The compiled tables, each in two halves.
@@ -65,6 +65,8 @@ pub(super) struct Images {
     pub(super) consent_v6: Halves,
     filter_v4: Halves,
     filter_v6: Halves,
+    hosts_v4: Halves,
+    hosts_v6: Halves,
 }
 
 /// Every packet counter, summed over CPUs.
@@ -103,28 +105,18 @@ impl Tables {
         ) -> Result<T, KernelError> {
             T::try_from(map).map_err(|error| KernelError::from_source(format!("map {name}"), error))
         }
-        let mut half = |v4: &str, v6: &str, hosts_v4, hosts_v6| -> Result<Half, KernelError> {
+        let mut half = |v4: &str, v6: &str| -> Result<Half, KernelError> {
+            let (map_v4, map_v6) = (get(v4)?, get(v6)?);
             Ok(Half {
+                capacity: max_entries(v4, &map_v4)?.min(max_entries(v6, &map_v6)?),
                 prefixes: Tries {
-                    v4: typed(v4, get(v4)?)?,
-                    v6: typed(v6, get(v6)?)?,
+                    v4: typed(v4, map_v4)?,
+                    v6: typed(v6, map_v6)?,
                 },
-                hosts_v4: Hosts::open(hosts_v4, get(hosts_v4)?)?,
-                hosts_v6: Hosts::open(hosts_v6, get(hosts_v6)?)?,
             })
         };
-        let even = half(
-            "CC_V4_EVEN",
-            "CC_V6_EVEN",
-            "CC_HOSTS_V4_EVEN",
-            "CC_HOSTS_V6_EVEN",
-        )?;
-        let odd = half(
-            "CC_V4_ODD",
-            "CC_V6_ODD",
-            "CC_HOSTS_V4_ODD",
-            "CC_HOSTS_V6_ODD",
-        )?;
+        let even = half("CC_V4_EVEN", "CC_V6_EVEN")?;
+        let odd = half("CC_V4_ODD", "CC_V6_ODD")?;
         let mut image = |name: &str| Halves::open(name, get(name)?);
         let images = Images {
             classes_v4: image("CLASSES_V4")?,
@@ -132,6 +124,8 @@ impl Tables {
             consent_v6: image("CONSENT_FILTER_V6")?,
             filter_v4: image("CC_FILTER_V4")?,
             filter_v6: image("CC_FILTER_V6")?,
+            hosts_v4: image("CC_HOSTS_V4")?,
+            hosts_v6: image("CC_HOSTS_V6")?,
         };
         let subscribers = SpaceTries {
             v4: typed("SUBSCRIBERS_V4", get("SUBSCRIBERS_V4")?)?,
@@ -271,16 +265,10 @@ impl Tables {
         // Before anything is written.
         let is_v4 = |(prefix, _): &&(IpNet, RuleSpan)| matches!(prefix, IpNet::V4(_));
         let v4 = tables.prefixes.iter().filter(is_v4).count();
-        for (table, entries, capacity) in [
-            ("C&C IPv4", v4, half.hosts_v4.capacity()),
-            (
-                "C&C IPv6",
-                tables.prefixes.len() - v4,
-                half.hosts_v6.capacity(),
-            ),
-        ] {
-            if entries > capacity {
-                return Err(full(table, INDICATORS_KEY, capacity));
+        let v6 = tables.prefixes.len() - v4;
+        for (table, entries) in [("C&C IPv4", v4), ("C&C IPv6", v6)] {
+            if entries > half.capacity {
+                return Err(full(table, INDICATORS_KEY, half.capacity));
             }
         }
         if tables.rules.len() > self.rules.capacity() {
@@ -288,34 +276,36 @@ impl Tables {
         }
         let seeds = random_seeds()?;
         let prefixes = || tables.prefixes.iter().map(|(prefix, _)| *prefix);
-        let filter_v4 = filter::Plan::new(Family::V4, prefixes()).build(seeds);
-        let filter_v6 = filter::Plan::new(Family::V6, prefixes()).build(seeds);
+        let filter_v4 = filter::Plan::before_hosts(Family::V4, prefixes()).build(seeds);
+        let filter_v6 = filter::Plan::before_hosts(Family::V6, prefixes()).build(seeds);
+        let hosts_v4 = hosts::Plan::new(Family::V4, &tables.prefixes).build(seeds);
+        let hosts_v6 = hosts::Plan::new(Family::V6, &tables.prefixes).build(seeds);
         // Until the last switch it was in use, and packets that came before
         // it may still be compared with it.
         wait_for_packets();
-        half.clear(TABLE)?;
+        half.prefixes.clear(TABLE)?;
         self.rules.write(next, &tables.rules);
-        let (mut hosts_v4, mut hosts_v6) = (Vec::new(), Vec::new());
-        let mut done = 0;
-        for (prefix, span) in &tables.prefixes {
-            match prefix {
-                IpNet::V4(host) if host.prefix_len() == 32 => {
-                    hosts_v4.push((host.addr().octets(), *span));
-                }
-                IpNet::V6(host) if host.prefix_len() == 128 => {
-                    hosts_v6.push((host.addr().octets(), *span));
-                }
-                _ => {
-                    let mut value = [0; size_of::<RuleSpan>()];
-                    value.copy_from_slice(span.as_bytes());
-                    half.prefixes
-                        .insert(TABLE, INDICATORS_KEY, done, prefix, value)?;
-                    done += 1;
-                }
+        for (table, halves, image) in [
+            ("C&C IPv4", &mut self.images.hosts_v4, &hosts_v4.image),
+            ("C&C IPv6", &mut self.images.hosts_v6, &hosts_v6.image),
+        ] {
+            if !halves.write(next, image) {
+                // Cannot be, as they are sized for the most entries there may be.
+                return Err(full(table, INDICATORS_KEY, half.capacity));
             }
         }
-        half.hosts_v4.insert(&hosts_v4)?;
-        half.hosts_v6.insert(&hosts_v6)?;
+        let in_tries = tables
+            .prefixes
+            .iter()
+            .filter(|(prefix, _)| !hosts::is_host(prefix))
+            .chain(&hosts_v4.left)
+            .chain(&hosts_v6.left);
+        for (done, (prefix, span)) in in_tries.enumerate() {
+            let mut value = [0; size_of::<RuleSpan>()];
+            value.copy_from_slice(span.as_bytes());
+            half.prefixes
+                .insert(TABLE, INDICATORS_KEY, done, prefix, value)?;
+        }
         for (halves, image) in [
             (&mut self.images.filter_v4, &filter_v4),
             (&mut self.images.filter_v6, &filter_v6),
@@ -327,9 +317,10 @@ impl Tables {
             }
         }
         self.settings.set(Setting::Generation, next);
-        // The memory of the last one is given back, off the packets' way.
+        // The memory of the last one's tries is given back, off the packets'
+        // way. An image keeps its memory, which is the map's, whatever it holds.
         wait_for_packets();
-        before.clear(TABLE)?;
+        before.prefixes.clear(TABLE)?;
         Ok(next)
     }
 
@@ -355,10 +346,16 @@ impl Tables {
 
 const INDICATORS_KEY: &str = "tables.max_indicators";
 
-impl Half {
-    fn clear(&mut self, table: &str) -> Result<(), KernelError> {
-        self.prefixes.clear(table)?;
-        self.hosts_v4.clear()?;
-        self.hosts_v6.clear()
-    }
+/// Entries that a map has room for.
+fn max_entries(name: &str, map: &Map) -> Result<usize, KernelError> {
+    let Map::LpmTrie(data) = map else {
+        return Err(KernelError::Failed {
+            action: format!("map {name}"),
+            reason: "is not an LPM trie".into(),
+        });
+    };
+    let info = data
+        .info()
+        .map_err(|error| KernelError::from_source(format!("map {name}"), error))?;
+    Ok(usize::try_from(info.max_entries()).unwrap_or(usize::MAX))
 }

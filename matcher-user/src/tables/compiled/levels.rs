@@ -1,9 +1,10 @@
 //! Which lengths a filter asks for.
 //!
 //! Every length asked for costs a load wherever the gate is open. So the
-//! lengths of a list are gathered at a few levels: a prefix shorter than its level is spread
-//! over it (exact, many keys), a longer one is cut to it (one key, but
-//! neighbours become a maybe).
+//! lengths of a list are gathered at a few levels: a prefix shorter than its
+//! level is spread over it (exact, many keys), a longer one is cut to it (one
+//! key, but neighbours become a maybe). Hosts are a level of their own, and of
+//! nobody else: what may be one is asked for in a table of hosts.
 
 use super::Family;
 use matcher_common::table::filter::{DIRECT_BITS, GATE_LEVEL_V4, GATE_LEVEL_V6, MAX_LEVELS};
@@ -34,7 +35,7 @@ pub(super) struct Levels {
     pub(super) prefixes: Vec<u8>,
     /// By length.
     pub(super) places: [Place; 129],
-    /// Host keys after spreading.
+    /// Hosts.
     pub(super) host_keys: u64,
     /// Keys of the prefixes after spreading and cutting.
     pub(super) prefix_keys: u64,
@@ -70,7 +71,7 @@ pub(super) fn choose(family: Family, lengths: &Lengths) -> Levels {
         .filter(|length| count(*length) > 0)
         .collect();
     let entries: u64 = lengths.iter().sum();
-    let wanted = best(&used, count, host, entries);
+    let wanted = best(&used, count, entries);
 
     let mut levels: Vec<u8> = wanted.iter().map(|(_, level)| *level).collect();
     levels.dedup();
@@ -109,14 +110,10 @@ pub(super) fn choose(family: Family, lengths: &Lengths) -> Levels {
             }
         }
         set(&mut found.places, length, Place::Level(level));
-        if level == host {
-            found.host_keys += keys;
-        } else {
-            found.prefix_keys += keys;
-            found.prefixes.push(level);
-            let growth = gate_level(family).saturating_sub(length);
-            gate_keys = gate_keys.saturating_add(count(length) << growth);
-        }
+        found.prefix_keys += keys;
+        found.prefixes.push(level);
+        let growth = gate_level(family).saturating_sub(length);
+        gate_keys = gate_keys.saturating_add(count(length) << growth);
     }
     found.prefixes.sort_unstable();
     found.prefixes.dedup();
@@ -131,13 +128,10 @@ fn set(places: &mut [Place; 129], length: u8, place: Place) {
 }
 
 /// The level of each used length, ascending, at the least cost in keys.
-fn best(used: &[u8], count: impl Fn(u8) -> u64, host: u8, entries: u64) -> Vec<(u8, u8)> {
+fn best(used: &[u8], count: impl Fn(u8) -> u64, entries: u64) -> Vec<(u8, u8)> {
     let level_cost = u128::from(4096 + entries / 32);
-    let host_cost = if count(host) > 0 { 0 } else { level_cost };
-    let mut candidates = used.to_vec();
-    candidates.push(host);
     // For each candidate: the cost of all used lengths before the n-th.
-    let sums: Vec<Vec<u128>> = candidates
+    let sums: Vec<Vec<u128>> = used
         .iter()
         .map(|level| {
             let mut sum = 0;
@@ -168,20 +162,17 @@ fn best(used: &[u8], count: impl Fn(u8) -> u64, host: u8, entries: u64) -> Vec<(
             .flatten()
     };
     for to in 1..=used.len() {
-        for groups in 0..=LEVELS {
+        for groups in 1..=LEVELS {
             let mut least: Option<Way> = None;
             for from in 0..to {
-                for candidate in (from..to).chain([used.len()]) {
-                    let is_host = candidate == used.len();
-                    let Some(earlier) = groups.checked_sub(usize::from(!is_host)) else {
+                for candidate in from..to {
+                    let (Some((so_far, ..)), Some(keys)) = (
+                        before(&ways, groups - 1, from),
+                        between(candidate, from, to),
+                    ) else {
                         continue;
                     };
-                    let (Some((so_far, ..)), Some(keys)) =
-                        (before(&ways, earlier, from), between(candidate, from, to))
-                    else {
-                        continue;
-                    };
-                    let total = so_far + keys + if is_host { host_cost } else { level_cost };
+                    let total = so_far + keys + level_cost;
                     if least.is_none_or(|(known, ..)| total < known) {
                         least = Some((total, from, candidate));
                     }
@@ -203,7 +194,9 @@ fn best(used: &[u8], count: impl Fn(u8) -> u64, host: u8, entries: u64) -> Vec<(
         let Some((_, from, candidate)) = before(&ways, groups, to) else {
             break;
         };
-        let level = candidates.get(candidate).copied().unwrap_or(host);
+        let Some(level) = used.get(candidate).copied() else {
+            break;
+        };
         chosen.extend(
             used.iter()
                 .take(to)
@@ -211,7 +204,7 @@ fn best(used: &[u8], count: impl Fn(u8) -> u64, host: u8, entries: u64) -> Vec<(
                 .rev()
                 .map(|length| (*length, level)),
         );
-        groups = groups.saturating_sub(usize::from(candidate != used.len()));
+        groups = groups.saturating_sub(1);
         to = from;
     }
     chosen.reverse();
@@ -263,10 +256,13 @@ mod tests {
     }
 
     #[test]
-    fn the_last_bits_are_spread_over_hosts() {
+    fn prefixes_of_two_addresses_are_not_among_the_hosts() {
         let found = levels(Family::V4, &[(30, 100), (31, 100), (32, 1_000)]);
-        assert!(found.prefixes.is_empty());
-        assert_eq!(found.host_keys, 1_000 + 100 * 4 + 100 * 2);
+        assert_eq!(found.host_keys, 1_000);
+        assert_eq!(
+            (found.prefixes.as_slice(), found.prefix_keys),
+            (&[31][..], 300)
+        );
     }
 
     #[test]

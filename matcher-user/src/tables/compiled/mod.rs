@@ -3,6 +3,7 @@
 //!
 //! - [`filter`]: may a C&C entry cover an address (both families), may a
 //!   consent entry (IPv6).
+//! - [`hosts`]: the rules of single C&C addresses.
 //! - [`class`]: outside, default consent, or look closer.
 //!
 //! Each has a plan, which knows the size before a byte is taken, and an
@@ -11,6 +12,7 @@
 
 pub mod class;
 pub mod filter;
+pub mod hosts;
 mod key;
 mod levels;
 #[cfg(test)]
@@ -56,7 +58,7 @@ impl Image {
         &self.lines
     }
 
-    /// The image as the kernel's array map holds it: elements of 64 bytes.
+    /// The image as the kernel's array map holds it.
     pub fn bytes(&self) -> &[u8] {
         self.lines.as_bytes()
     }

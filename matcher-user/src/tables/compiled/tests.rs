@@ -10,6 +10,7 @@ use super::*;
 
 mod class;
 mod filter;
+mod hosts;
 
 /// Numbers that are the same in every run.
 struct Numbers(fastrand::Rng);
