@@ -14,7 +14,9 @@ pub mod report;
 use std::{
     cmp::{Ordering, Reverse},
     net::IpAddr,
+    panic::resume_unwind,
     sync::Arc,
+    thread,
 };
 
 use ipnet::IpNet;
@@ -167,7 +169,7 @@ impl IndicatorSet {
                 .collect()
         });
         Self {
-            by_id: by_id(&list),
+            by_id: by_id(list.clone()),
             list,
             names,
             lengths,
@@ -272,32 +274,91 @@ impl SortKey for DomainName {
 /// The list, what is known now, and the next id.
 type Merged<V> = (Vec<Arc<Indicator<V>>>, Memory<V>, u32);
 
-fn merged<'a, V: Clone + Ord + SortKey + 'a>(
+/// An entry, its feed, and the sort key of its value.
+type Keyed<'a, V> = (u128, &'a str, &'a FeedEntry<V>);
+
+fn merged<'a, V: Clone + Ord + SortKey + Send + Sync + 'a>(
     feeds: &Interned,
     entries: impl Iterator<Item = (&'a str, &'a FeedEntry<V>)>,
     previous: &Memory<V>,
     next_id: u32,
     now: Timestamp,
 ) -> Result<Merged<V>, NoIdsLeft> {
-    let mut entries: Vec<(u128, &str, &FeedEntry<V>)> = entries
+    let mut entries: Vec<Keyed<'_, V>> = entries
         .map(|(name, entry)| (entry.value.sort_key(), name, entry))
         .collect();
-    entries.sort_unstable_by(|(a_key, a_name, a), (b_key, b_name, b)| {
+    sort(&mut entries);
+    let mut update = previous.update(next_id, now);
+    let mut list = Vec::with_capacity(entries.len());
+    let (one, other) = halves(&entries);
+    let (one, other) = both(
+        entries.len(),
+        || indicators(feeds, one),
+        || indicators(feeds, other),
+    );
+    for indicator in one.into_iter().chain(other) {
+        list.push(update.list(indicator)?);
+    }
+    list.shrink_to_fit();
+    let (known, next_id) = update.finish();
+    Ok((list, known, next_id))
+}
+
+/// Sorts by identity, then by feed and place.
+fn sort<V: Ord + Sync>(entries: &mut [Keyed<'_, V>]) {
+    fn order<V: Ord>(
+        (a_key, a_name, a): &Keyed<'_, V>,
+        (b_key, b_name, b): &Keyed<'_, V>,
+    ) -> Ordering {
         a_key
             .cmp(b_key)
             .then_with(|| entry_identity(a).cmp(&entry_identity(b)))
             .then_with(|| a_name.cmp(b_name))
             .then_with(|| (a.part, a.line).cmp(&(b.part, b.line)))
             .then_with(|| a.said.cmp(&b.said))
-    });
-    let mut update = previous.update(next_id, now);
+    }
+    let all = entries.len();
+    let (one, other) = entries.split_at_mut(all / 2);
+    both(
+        all,
+        || one.sort_unstable_by(order),
+        || {
+            other.sort_unstable_by(order);
+        },
+    );
+    // The stable sort finds the two runs and merges them.
+    entries.sort_by(order);
+}
+
+fn are_same<V: Ord>((a_key, _, a): &Keyed<'_, V>, (b_key, _, b): &Keyed<'_, V>) -> bool {
+    a_key == b_key && entry_identity(a) == entry_identity(b)
+}
+
+/// About half of the sorted entries, and the rest: what is the same stays
+/// together.
+fn halves<'s, 'a, V: Ord>(entries: &'s [Keyed<'a, V>]) -> (&'s [Keyed<'a, V>], &'s [Keyed<'a, V>]) {
+    let mut middle = entries.len() / 2;
+    while let Some([one, other]) = middle
+        .checked_sub(1)
+        .and_then(|before| entries.get(before..=middle))
+        && are_same(one, other)
+    {
+        middle += 1;
+    }
+    entries.split_at(middle)
+}
+
+/// What the sorted entries say, each indicator once, with the id 0, which is the
+/// catalog's to give.
+fn indicators<V: Clone + Ord>(
+    feeds: &Interned,
+    entries: &[Keyed<'_, V>],
+) -> Vec<Arc<Indicator<V>>> {
     let mut list = Vec::with_capacity(entries.len());
     // Most entries of a long list say the same, namely nothing: the last
     // statement of each feed is shared by those that follow.
     let mut last: Vec<Option<Arc<Statement>>> = vec![None; feeds.0.len()];
-    for same in entries.chunk_by(|(a_key, _, a), (b_key, _, b)| {
-        a_key == b_key && entry_identity(a) == entry_identity(b)
-    }) {
+    for same in entries.chunk_by(are_same) {
         let Some((_, _, first)) = same.first() else {
             continue;
         };
@@ -325,25 +386,47 @@ fn merged<'a, V: Clone + Ord + SortKey + 'a>(
             statements.push(statement);
         }
         statements.shrink_to_fit();
-        list.push(update.list(Indicator {
-            // The catalog's to give.
+        list.push(Arc::new(Indicator {
             id: IndicatorId(0),
             value: first.value.clone(),
             qualifier: first.qualifier,
             valid_from: first.valid_from,
             valid_until: first.valid_until,
             statements,
-        })?);
+        }));
     }
-    list.shrink_to_fit();
-    let (known, next_id) = update.finish();
-    Ok((list, known, next_id))
+    list
 }
 
-fn by_id<V>(list: &[Arc<Indicator<V>>]) -> Vec<Arc<Indicator<V>>> {
-    let mut by_id = list.to_vec();
-    by_id.sort_by_cached_key(|indicator| indicator.id);
-    by_id
+/// Entries from which on a second thread is worth its start.
+const LONG: usize = 50_000;
+
+/// Does both, at once if it is about so many entries that it pays. Two threads,
+/// whatever the machine has: the others are for packets.
+fn both<A, B: Send>(
+    entries: usize,
+    one: impl FnOnce() -> A,
+    other: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    if entries < LONG {
+        return (one(), other());
+    }
+    thread::scope(|scope| {
+        let other = scope.spawn(other);
+        let one = one();
+        match other.join() {
+            Ok(other) => (one, other),
+            Err(panic) => resume_unwind(panic),
+        }
+    })
+}
+
+/// In order of id, in which most lists are.
+fn by_id<V>(mut list: Vec<Arc<Indicator<V>>>) -> Vec<Arc<Indicator<V>>> {
+    if !list.is_sorted_by_key(|indicator| indicator.id) {
+        list.sort_by_cached_key(|indicator| indicator.id);
+    }
+    list
 }
 
 /// Ids are given in order, and most that were given are known: the place that

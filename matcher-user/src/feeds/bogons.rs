@@ -123,7 +123,39 @@ pub(super) fn bogon(value: IpNet, allow_private: bool) -> Option<Bogon> {
     }
 }
 
-/// Two prefixes overlap exactly when one contains the other.
+/// Two prefixes overlap exactly when one contains the other: when they agree in
+/// the bits of the shorter one. Asked a dozen times for each entry of a list.
 pub(super) fn overlap(a: IpNet, b: IpNet) -> bool {
-    a.contains(&b) || b.contains(&a)
+    let agree = match (a, b) {
+        (IpNet::V4(a), IpNet::V4(b)) => (a.addr().to_bits() ^ b.addr().to_bits()).leading_zeros(),
+        (IpNet::V6(a), IpNet::V6(b)) => (a.addr().to_bits() ^ b.addr().to_bits()).leading_zeros(),
+        _ => return false,
+    };
+    agree >= u32::from(a.prefix_len().min(b.prefix_len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Prefixes that are often inside one another, host bits as they come.
+    fn any_prefix() -> impl Strategy<Value = IpNet> {
+        let v4 = (0_u32..16, 0_u8..=32).prop_map(|(bits, length)| {
+            let address = std::net::Ipv4Addr::from_bits(bits << 28 | bits);
+            Ipv4Net::new(address, length).unwrap().into()
+        });
+        let v6 = (0_u128..16, 0_u8..=128).prop_map(|(bits, length)| {
+            let address = std::net::Ipv6Addr::from_bits(bits << 124 | bits);
+            Ipv6Net::new(address, length).unwrap().into()
+        });
+        prop_oneof![v4, v6]
+    }
+
+    proptest! {
+        #[test]
+        fn prefixes_overlap_when_one_contains_the_other(a in any_prefix(), b in any_prefix()) {
+            prop_assert_eq!(overlap(a, b), a.contains(&b) || b.contains(&a), "{} {}", a, b);
+        }
+    }
 }

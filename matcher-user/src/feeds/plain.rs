@@ -86,7 +86,9 @@ pub(super) fn parse(bytes: &[u8]) -> ParsedFeed {
 /// One line, and what is to be noted about it.
 fn entry(text: &str, line: u32) -> Result<(FeedEntry, Option<String>), PlainError> {
     // Nearly every line of a long list is one value and nothing else.
-    if !text.contains(|letter: char| letter.is_whitespace() || "\"'=#;".contains(letter)) {
+    let is_plain =
+        |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'=' | b'#' | b';');
+    if text.bytes().all(is_plain) {
         let (prefix, port) = value::prefix_and_port(text)?;
         let mut entry = FeedEntry::bare(prefix.net, line);
         entry.qualifier.port = port;

@@ -135,13 +135,10 @@ impl Catalog {
 impl<V: Clone + Ord> Memory<V> {
     /// `known` is in order of identity.
     fn new(known: Vec<Known<V>>) -> Self {
-        let indicators: Vec<Arc<Indicator<V>>> = known
-            .iter()
-            .map(|known| Arc::clone(&known.indicator))
-            .collect();
+        let indicators = known.iter().map(|known| Arc::clone(&known.indicator));
         Self {
+            by_id: by_id(indicators.collect()),
             known,
-            by_id: by_id(&indicators),
         }
     }
 
@@ -210,14 +207,14 @@ impl<V: Clone + Ord> Update<'_, V> {
     /// Gives an indicator its id.
     pub(super) fn list(
         &mut self,
-        mut merged: Indicator<V>,
+        mut merged: Arc<Indicator<V>>,
     ) -> Result<Arc<Indicator<V>>, NoIdsLeft> {
         let this = identity(&merged);
         while let Some(old) = self.old.next_if(|old| identity(&old.indicator) < this) {
             self.keep(old);
         }
         let same = self.old.next_if(|old| identity(&old.indicator) == this);
-        merged.id = match same {
+        let id = match same {
             Some(old) => old.indicator.id,
             None if self.next_id == 0 => return Err(NoIdsLeft),
             None => {
@@ -230,9 +227,11 @@ impl<V: Clone + Ord> Update<'_, V> {
                 IndicatorId(id)
             }
         };
+        // Nobody else has it yet: nothing is copied.
+        Arc::make_mut(&mut merged).id = id;
         let indicator = match same {
-            Some(old) if *old.indicator == merged => Arc::clone(&old.indicator),
-            _ => Arc::new(merged),
+            Some(old) if old.indicator == merged => Arc::clone(&old.indicator),
+            _ => merged,
         };
         self.known.push(Known {
             indicator: Arc::clone(&indicator),

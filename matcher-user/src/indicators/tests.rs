@@ -76,6 +76,37 @@ fn the_same_indicator_from_several_feeds_is_one_that_names_them() {
 }
 
 #[test]
+fn a_list_long_enough_for_two_threads_is_merged_as_a_short_one() {
+    let template = plain("0.0.0.0").remove(0);
+    let entry = |address: u32, line: u32| FeedEntry {
+        value: IpAddr::from(Ipv4Addr::from_bits(address)).into(),
+        line,
+        ..template.clone()
+    };
+    let addresses = LONG as u32 / 2 + 1;
+    // Scattered: the first is no neighbour of the second.
+    let scattered = |at: u32| at.wrapping_mul(0x9e37_79b1);
+    let one: Vec<FeedEntry> = (0..addresses).map(|at| entry(scattered(at), at)).collect();
+    let other: Vec<FeedEntry> = one.iter().rev().cloned().collect();
+    let set = merge(&[("one", &one), ("other", &other)]);
+    let mut expected: Vec<u32> = (0..addresses).map(scattered).collect();
+    expected.sort_unstable();
+    assert_eq!(set.len(), expected.len());
+    for ((indicator, address), id) in set.iter().zip(expected).zip(1..) {
+        assert_eq!(indicator.value, entry(address, 0).value);
+        assert_eq!(indicator.id, IndicatorId(id));
+        assert_eq!(indicator.feeds(), ["one", "other"]);
+        assert_eq!(set.get(indicator.id), Some(indicator));
+    }
+
+    // One address alone, said again and again, is not cut in the middle.
+    let same: Vec<FeedEntry> = (0..LONG as u32).map(|line| entry(7, line)).collect();
+    let set = merge(&[("one", &same)]);
+    let [indicator] = set.iter().collect::<Vec<_>>().try_into().unwrap();
+    assert_eq!(indicator.statements.len(), 1);
+}
+
+#[test]
 fn names_have_ids_of_the_same_kind_and_are_kept_apart() {
     let rpz = parse(
         Format::Rpz,

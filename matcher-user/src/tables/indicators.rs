@@ -1,7 +1,5 @@
 //! Indicators to C&C tables.
 
-use std::rc::Rc;
-
 use ipnet::IpNet;
 use jiff::Timestamp;
 use matcher_common::abi::{MAX_RULES, Rule, RuleSpan, rule_flags};
@@ -46,17 +44,20 @@ pub fn compile<'a>(
     });
 
     let mut tables = IndicatorTables::default();
-    let mut covering: Covering<Rc<[Rule]>> = Covering::new();
+    let mut covering: Covering<Box<[Rule]>> = Covering::new();
     for group in sorted.chunk_by(|a, b| a.value == b.value) {
         let Some(prefix) = group.first().map(|indicator| indicator.value) else {
             continue;
         };
-        let inherited = covering.enter(&prefix).cloned().unwrap_or_default();
-        let rules: Rc<[Rule]> = group
-            .iter()
-            .map(|indicator| rule(indicator))
-            .chain(inherited.iter().copied())
-            .collect();
+        let inherited = covering.enter(&prefix);
+        let first = tables.rules.len();
+        tables
+            .rules
+            .extend(group.iter().map(|indicator| rule(indicator)));
+        if let Some(inherited) = inherited {
+            tables.rules.extend_from_slice(inherited);
+        }
+        let rules = tables.rules.get(first..).unwrap_or_default();
         let too_many = || TooManyRules {
             prefix: value_text(prefix),
             rules: rules.len(),
@@ -65,10 +66,12 @@ pub fn compile<'a>(
         if count > MAX_RULES {
             return Err(too_many());
         }
-        let first = u32::try_from(tables.rules.len()).map_err(|_| too_many())?;
-        tables.rules.extend_from_slice(&rules);
+        let first = u32::try_from(first).map_err(|_| too_many())?;
         tables.prefixes.push((prefix, RuleSpan { first, count }));
-        covering.push(prefix, rules);
+        // Nothing lies in a single address.
+        if prefix.prefix_len() < prefix.max_prefix_len() {
+            covering.push(prefix, rules.into());
+        }
     }
     Ok(tables)
 }
