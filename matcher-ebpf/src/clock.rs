@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns};
 use matcher_common::abi::Setting;
 
-use crate::maps::Settings;
+use crate::{maps::Settings, opaque::patched};
 
 /// Set by `matcher replay` when it loads the program: the packet's own time
 /// is the clock then. Never set in a program that is attached.
@@ -43,9 +43,7 @@ pub(crate) fn boot_ns() -> u64 {
 /// Unix time in nanoseconds.
 #[inline(always)]
 pub(crate) fn unix_ns(settings: &Settings, boot_ns: u64) -> u64 {
-    // SAFETY: a constant of the object file, volatile because the loader
-    // patches it.
-    if unsafe { core::ptr::read_volatile(&raw const REPLAY) } != 0 {
+    if patched(&REPLAY) != 0 {
         settings.get(Setting::ReplayNow)
     } else {
         boot_ns.wrapping_add(settings.get(Setting::WallOffset))

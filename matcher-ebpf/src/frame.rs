@@ -5,6 +5,8 @@ use core::ffi::c_void;
 use aya_ebpf::{helpers::generated::bpf_xdp_load_bytes, programs::XdpContext};
 use matcher_common::parse::{self, Frame};
 
+use crate::opaque::opaque;
+
 /// The parser asks for no more; once more here, as the bound that the verifier
 /// wants.
 const MAX_OFFSET: usize = parse::MAX_OFFSET as usize;
@@ -116,17 +118,6 @@ unsafe fn load<const N: usize>(start: usize) -> [u8; N] {
         bytes[at] = unsafe { *((start + at) as *const u8) };
     }
     bytes
-}
-
-/// The same value, of which the compiler knows nothing.
-#[inline(always)]
-fn opaque(mut value: usize) -> usize {
-    // SAFETY: moves a register to itself. (Without any instruction the debug
-    // information has a line of no length, which the kernel refuses.)
-    unsafe {
-        core::arch::asm!("{0} = {0}", inout(reg) value, options(nomem, nostack, preserves_flags));
-    }
-    value
 }
 
 /// # Safety

@@ -7,14 +7,17 @@ use matcher_common::{
     abi::{RuleSpan, Setting},
     parse::Family,
     table::{
-        self, LINE_WORDS, Line, Lines,
+        self, LINE_BYTES, LINE_WORDS, Line, Lines,
         class::{self, Class},
         filter,
         hosts::{self, Host},
     },
 };
 
-use crate::maps::{Address, Settings};
+use crate::{
+    maps::{Address, Settings},
+    opaque::{opaque, patched},
+};
 
 // Both images in one value, whose size the agent sets when it loads the
 // program: one look-up finds the value, and a line of it is an addition away.
@@ -86,18 +89,18 @@ impl Images {
 pub(crate) fn class(generation: u64, address: Address<'_>) -> Class {
     match address.family {
         Family::V4 => {
-            let lines = &raw const CLASSES_V4_LINES;
+            let lines = &CLASSES_V4_LINES;
             let Some(tree) = Block::of(&CLASSES_V4, lines, generation) else {
                 return Class::Closer;
             };
             class::class_v4(&tree, v4_key(address))
         }
         Family::V6 => {
-            let lines = &raw const CLASSES_V6_LINES;
+            let lines = &CLASSES_V6_LINES;
             let Some(tree) = Block::of(&CLASSES_V6, lines, generation) else {
                 return Class::Closer;
             };
-            let lines = &raw const CONSENT_FILTER_V6_LINES;
+            let lines = &CONSENT_FILTER_V6_LINES;
             let Some(consent) = Block::of(&CONSENT_FILTER_V6, lines, generation) else {
                 return Class::Closer;
             };
@@ -123,45 +126,58 @@ pub(crate) enum Listed {
 pub(crate) fn listed(generation: u64, address: Address<'_>) -> Listed {
     match address.family {
         Family::V4 => {
-            let lines = &raw const CC_FILTER_V4_LINES;
+            let lines = &CC_FILTER_V4_LINES;
             let Some(image) = Block::of(&CC_FILTER_V4, lines, generation) else {
                 return Listed::Closer;
             };
             let key = v4_key(address);
-            if filter::maybe_host_v4(&image, key) {
-                let lines = &raw const CC_HOSTS_V4_LINES;
-                let hosts = Elements::of(&CC_HOSTS_V4, lines, generation);
-                match hosts::find_v4(&hosts, (key >> 32) as u32) {
-                    Host::Listed(span) => return Listed::Host(span),
-                    Host::Elsewhere => return Listed::Closer,
-                    Host::NotListed => {}
-                }
-            }
-            if filter::maybe_prefix_v4(&image, key) {
-                return Listed::Closer;
-            }
+            answer(
+                filter::maybe_host_v4(&image, key),
+                || {
+                    let lines = &CC_HOSTS_V4_LINES;
+                    let hosts = Elements::of(&CC_HOSTS_V4, lines, generation);
+                    hosts::find_v4(&hosts, (key >> 32) as u32)
+                },
+                || filter::maybe_prefix_v4(&image, key),
+            )
         }
         Family::V6 => {
-            let lines = &raw const CC_FILTER_V6_LINES;
+            let lines = &CC_FILTER_V6_LINES;
             let Some(image) = Block::of(&CC_FILTER_V6, lines, generation) else {
                 return Listed::Closer;
             };
             let (high, low) = address.bytes.halves();
-            if filter::maybe_host_v6(&image, high, low) {
-                let lines = &raw const CC_HOSTS_V6_LINES;
-                let hosts = Elements::of(&CC_HOSTS_V6, lines, generation);
-                match hosts::find_v6(&hosts, high, low) {
-                    Host::Listed(span) => return Listed::Host(span),
-                    Host::Elsewhere => return Listed::Closer,
-                    Host::NotListed => {}
-                }
-            }
-            if filter::maybe_prefix_v6(&image, high, low) {
-                return Listed::Closer;
-            }
+            answer(
+                filter::maybe_host_v6(&image, high, low),
+                || {
+                    let lines = &CC_HOSTS_V6_LINES;
+                    let hosts = Elements::of(&CC_HOSTS_V6, lines, generation);
+                    hosts::find_v6(&hosts, high, low)
+                },
+                || filter::maybe_prefix_v6(&image, high, low),
+            )
         }
     }
-    Listed::No
+}
+
+#[inline(always)]
+fn answer(
+    maybe_host: bool,
+    host: impl FnOnce() -> Host,
+    maybe_prefix: impl FnOnce() -> bool,
+) -> Listed {
+    if maybe_host {
+        match host() {
+            Host::Listed(span) => return Listed::Host(span),
+            Host::Elsewhere => return Listed::Closer,
+            Host::NotListed => {}
+        }
+    }
+    if maybe_prefix() {
+        Listed::Closer
+    } else {
+        Listed::No
+    }
 }
 
 #[inline(always)]
@@ -184,17 +200,11 @@ impl Block {
     /// file that the loader patches: so the verifier knows it, and by it how far
     /// an image reaches.
     #[inline(always)]
-    fn of(map: &'static Array<Line>, lines: *const u32, generation: u64) -> Option<Self> {
-        // SAFETY: a static of this program; volatile, since the compiler would
-        // take its value for known.
-        let lines = unsafe { core::ptr::read_volatile(lines) };
-        // All bits or none. Opaque, so that it stays a mask: a branch would
-        // have the verifier walk all that follows twice, and of a product
-        // kernel 6.1 forgets the bound.
-        let odd = opaque(0_u64.wrapping_sub(generation & 1));
+    fn of(map: &'static Array<Line>, lines: &'static u32, generation: u64) -> Option<Self> {
+        let lines = patched(lines);
         Some(Self {
             start: map.get_ptr(0)?.cast(),
-            first: odd & (u64::from(lines) * size_of::<Line>() as u64),
+            first: if_odd(generation) & (u64::from(lines) * u64::from(LINE_BYTES)),
             lines,
         })
     }
@@ -208,7 +218,7 @@ impl Lines for Block {
         if index >= self.lines {
             return None;
         }
-        let at = self.first + u64::from(index) * size_of::<Line>() as u64;
+        let at = self.first + u64::from(index) * u64::from(LINE_BYTES);
         // SAFETY: a line inside the value, which holds two images of as many
         // lines.
         Some(unsafe { self.start.add(at as usize) }.cast())
@@ -231,13 +241,11 @@ struct Elements {
 impl Elements {
     /// The image that the generation names; `lines` as for a [`Block`].
     #[inline(always)]
-    fn of(map: &'static Array<Line>, lines: *const u32, generation: u64) -> Self {
-        // SAFETY: a static of this program; volatile, since the compiler would
-        // take its value for known.
-        let lines = unsafe { core::ptr::read_volatile(lines) };
+    fn of(map: &'static Array<Line>, lines: &'static u32, generation: u64) -> Self {
+        let lines = patched(lines);
         Self {
             map,
-            first: opaque(0_u64.wrapping_sub(generation & 1)) as u32 & lines,
+            first: if_odd(generation) as u32 & lines,
             lines,
         }
     }
@@ -261,20 +269,18 @@ impl Lines for Elements {
     }
 }
 
+/// All bits for a generation of the second image, none for one of the first.
+/// Opaque, so that it stays a mask: a branch would have the verifier walk all that
+/// follows twice, and of a product kernel 6.1 forgets the bound.
+#[inline(always)]
+fn if_odd(generation: u64) -> u64 {
+    opaque(0_usize.wrapping_sub((generation & 1) as usize)) as u64
+}
+
 #[inline(always)]
 fn word(line: *const u64, at: u32) -> u64 {
     let at = (at & (LINE_WORDS - 1)) as usize;
     // SAFETY: a word inside a line of a map, which lives as long as the program;
     // volatile, since the agent writes to the same memory.
     unsafe { line.add(at).read_volatile() }
-}
-
-/// The same value, of which the compiler knows nothing.
-#[inline(always)]
-fn opaque(mut value: u64) -> u64 {
-    // SAFETY: moves a register to itself.
-    unsafe {
-        core::arch::asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack, preserves_flags));
-    }
-    value
 }

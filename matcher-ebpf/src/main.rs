@@ -4,6 +4,7 @@
 //! order (design decision 1). `parse` only tells what the parser saw, for
 //! `matcher parse`.
 //!
+//! - [`opaque`]: what the compiler must not see through.
 //! - [`frame`]: the only place where packet bytes are touched.
 //! - [`maps`]: the tables, and typed access to them.
 //! - [`images`]: the compiled tables.
@@ -27,6 +28,7 @@ mod fold;
 mod frame;
 mod images;
 mod maps;
+mod opaque;
 mod quick;
 mod read;
 mod subscribers;

@@ -16,7 +16,7 @@ use matcher_common::{
     parse::{Family, Parsing},
 };
 
-use crate::{clock::Clock, collate::Found, subscribers::Subscribers};
+use crate::{clock::Clock, collate::Found, opaque::patched, subscribers::Subscribers};
 
 const ENTRIES: u32 = 1 << 20;
 
@@ -258,9 +258,7 @@ pub(crate) fn longest_prefix(generation: u64, address: Address<'_>) -> Option<Ru
 /// One rule of a span.
 #[inline(always)]
 pub(crate) fn rule(generation: u64, index: u32) -> Option<Rule> {
-    // SAFETY: a static of this program; volatile, since the compiler would
-    // take its value for known.
-    let half = unsafe { core::ptr::read_volatile(&raw const RULES_HALF) };
+    let half = patched(&RULES_HALF);
     if index >= half {
         return None;
     }

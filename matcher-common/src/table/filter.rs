@@ -22,17 +22,11 @@ use super::{
     hash::{self, Seeds},
 };
 
-/// Words of the head, line 0.
+/// Words of the head, line 0, beside those of [`Seeds`].
 pub mod head {
     /// Lowest byte: [`super::parts`]; above it a byte for each level of the
     /// prefixes, without gaps, 0: none.
     pub const USE: u32 = 0;
-    /// [`super::Seeds::first`].
-    pub const SEED_FIRST: u32 = 1;
-    /// [`super::Seeds::second`].
-    pub const SEED_SECOND: u32 = 2;
-    /// [`super::Seeds::last`].
-    pub const SEED_LAST: u32 = 3;
     /// Lines of the hosts; above 32 bits: the first of them.
     pub const HOSTS: u32 = 4;
     /// The same of the prefixes.
@@ -163,7 +157,7 @@ fn maybe_host<T: Lines, const V6: bool>(image: &T, high: u64, low: u64) -> bool 
     if image.word(head, head::USE) & parts::HOSTS == 0 {
         return false;
     }
-    let seeds = seeds::<_, V6>(image, head);
+    let seeds = Seeds::of(image, head);
     let hash = hash_of::<V6>(seeds, high, low, if V6 { 128 } else { 32 });
     holds(image, image.word(head, head::HOSTS), hash)
 }
@@ -186,7 +180,7 @@ fn maybe_prefix<T: Lines, const V6: bool>(image: &T, high: u64, low: u64) -> boo
     if levels == 0 {
         return false;
     }
-    let seeds = seeds::<_, V6>(image, head);
+    let seeds = Seeds::of(image, head);
     if used & parts::GATE != 0 {
         let part = image.word(head, head::GATE);
         let (word, bits) = gate(seeds, high, V6, part as u32);
@@ -208,19 +202,6 @@ fn maybe_prefix<T: Lines, const V6: bool>(image: &T, high: u64, low: u64) -> boo
         levels >>= 8;
     }
     false
-}
-
-#[inline(always)]
-fn seeds<T: Lines, const V6: bool>(image: &T, head: T::Line) -> Seeds {
-    Seeds {
-        first: image.word(head, head::SEED_FIRST),
-        second: if V6 {
-            image.word(head, head::SEED_SECOND)
-        } else {
-            0
-        },
-        last: image.word(head, head::SEED_LAST),
-    }
 }
 
 /// Whether all bits of the key with this hash are set in the part.

@@ -15,6 +15,11 @@
 //! that a collision can be used for is to make one packet ask the exact
 //! tables, which any address of the list does anyway.
 
+use super::Lines;
+
+/// The first of the words in which the head of an image has its seeds.
+pub const SEEDS_AT: u32 = 1;
+
 /// Secret multipliers, all odd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seeds {
@@ -24,6 +29,27 @@ pub struct Seeds {
     pub second: u64,
     /// Of the result.
     pub last: u64,
+}
+
+impl Seeds {
+    /// Those in the head of an image.
+    #[inline(always)]
+    pub fn of<T: Lines>(image: &T, head: T::Line) -> Self {
+        Self {
+            first: image.word(head, SEEDS_AT),
+            second: image.word(head, SEEDS_AT + 1),
+            last: image.word(head, SEEDS_AT + 2),
+        }
+    }
+
+    /// Words of a head, each with its place.
+    pub const fn words(self) -> [(u32, u64); 3] {
+        [
+            (SEEDS_AT, self.first),
+            (SEEDS_AT + 1, self.second),
+            (SEEDS_AT + 2, self.last),
+        ]
+    }
 }
 
 /// Hash of the first `level` bits (1 to 64) of an address.

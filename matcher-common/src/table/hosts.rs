@@ -1,6 +1,6 @@
 //! The rules of a single address: exact, a line or two of the image away.
 //!
-//! Line 0 is the head ([`head`]), each line behind it a bucket. A host lies in
+//! Line 0 is the head ([`BUCKETS`]), each line behind it a bucket. A host lies in
 //! one of two buckets that its hash names ([`buckets`]), so that nearly all
 //! find room while the buckets are three quarters full; the builder hands the
 //! others to whoever fills the tries.
@@ -25,17 +25,9 @@ use super::{
 };
 use crate::abi::RuleSpan;
 
-/// Words of the head, line 0.
-pub mod head {
-    /// Number of buckets; 0: no host.
-    pub const BUCKETS: u32 = 0;
-    /// [`super::Seeds::first`].
-    pub const SEED_FIRST: u32 = 1;
-    /// [`super::Seeds::second`].
-    pub const SEED_SECOND: u32 = 2;
-    /// [`super::Seeds::last`].
-    pub const SEED_LAST: u32 = 3;
-}
+/// The word of the head, beside those of [`Seeds`], with the number of buckets;
+/// 0: no host.
+pub const BUCKETS: u32 = 0;
 
 /// Hosts of a bucket of IPv4.
 pub const SLOTS_V4: u32 = 5;
@@ -98,75 +90,51 @@ pub const fn packed(span: RuleSpan) -> u64 {
 /// The rules of an IPv4 address, given in host order.
 #[inline(always)]
 pub fn find_v4<T: Lines>(image: &T, address: u32) -> Host {
-    let Some(head) = Head::of(image) else {
-        return Host::Elsewhere;
-    };
-    if head.buckets == 0 {
-        return Host::NotListed;
-    }
-    let [first, second] = buckets(hash_v4(head.seeds, address), head.buckets);
-    let Some(bucket) = image.line(first.wrapping_add(1)) else {
-        return Host::Elsewhere;
-    };
-    if let Some(span) = in_bucket_v4(image, bucket, address) {
-        return Host::Listed(span);
-    }
-    let left_out = image.word(bucket, LAST) & LEFT_OUT != 0;
-    let Some(bucket) = image.line(second.wrapping_add(1)) else {
-        return Host::Elsewhere;
-    };
-    match in_bucket_v4(image, bucket, address) {
-        Some(span) => Host::Listed(span),
-        None if left_out => Host::Elsewhere,
-        None => Host::NotListed,
-    }
+    find(
+        image,
+        |seeds| hash_v4(seeds, address),
+        |bucket| in_bucket_v4(image, bucket, address),
+    )
 }
 
 /// The same for an IPv6 address, given as its two halves.
 #[inline(always)]
 pub fn find_v6<T: Lines>(image: &T, high: u64, low: u64) -> Host {
-    let Some(head) = Head::of(image) else {
+    find(
+        image,
+        |seeds| hash_v6(seeds, high, low),
+        |bucket| in_bucket_v6(image, bucket, high, low),
+    )
+}
+
+#[inline(always)]
+fn find<T: Lines>(
+    image: &T,
+    hash: impl FnOnce(Seeds) -> u64,
+    in_bucket: impl Fn(T::Line) -> Option<RuleSpan>,
+) -> Host {
+    let Some(head) = image.line(0) else {
         return Host::Elsewhere;
     };
-    if head.buckets == 0 {
+    let of = image.word(head, BUCKETS) as u32;
+    if of == 0 {
         return Host::NotListed;
     }
-    let [first, second] = buckets(hash_v6(head.seeds, high, low), head.buckets);
+    let [first, second] = buckets(hash(Seeds::of(image, head)), of);
     let Some(bucket) = image.line(first.wrapping_add(1)) else {
         return Host::Elsewhere;
     };
-    if let Some(span) = in_bucket_v6(image, bucket, high, low) {
+    if let Some(span) = in_bucket(bucket) {
         return Host::Listed(span);
     }
     let left_out = image.word(bucket, LAST) & LEFT_OUT != 0;
     let Some(bucket) = image.line(second.wrapping_add(1)) else {
         return Host::Elsewhere;
     };
-    match in_bucket_v6(image, bucket, high, low) {
+    match in_bucket(bucket) {
         Some(span) => Host::Listed(span),
         None if left_out => Host::Elsewhere,
         None => Host::NotListed,
-    }
-}
-
-struct Head {
-    /// 0: no host.
-    buckets: u32,
-    seeds: Seeds,
-}
-
-impl Head {
-    #[inline(always)]
-    fn of<T: Lines>(image: &T) -> Option<Self> {
-        let line = image.line(0)?;
-        Some(Self {
-            buckets: image.word(line, head::BUCKETS) as u32,
-            seeds: Seeds {
-                first: image.word(line, head::SEED_FIRST),
-                second: image.word(line, head::SEED_SECOND),
-                last: image.word(line, head::SEED_LAST),
-            },
-        })
     }
 }
 

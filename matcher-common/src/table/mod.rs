@@ -23,6 +23,9 @@ pub mod hosts;
 /// Words of a cache line of 64 bytes.
 pub const LINE_WORDS: u32 = 8;
 
+/// Bytes of it.
+pub const LINE_BYTES: u32 = LINE_WORDS * size_of::<u64>() as u32;
+
 /// Where the lines of an image come from: an array map in the kernel, a slice on
 /// the host.
 pub trait Lines {

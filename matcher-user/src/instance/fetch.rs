@@ -173,10 +173,9 @@ impl Instance {
 fn failed(source: &FeedSource, error: &str) -> FetchReport {
     let place = Place::of(source);
     let then = match place.state().copied {
-        Some(copied) if place.has_copy() => {
-            format!("the last good copy of {copied:.0} stays in force")
-        }
-        _ => "there is no copy to go on with".to_owned(),
+        _ if !place.has_copy() => "there is no copy to go on with".to_owned(),
+        Some(copied) => format!("the last good copy of {copied:.0} stays in force"),
+        None => "the last good copy stays in force".to_owned(),
     };
     FetchReport::Failed(format!("{}: {error}; {then}", source.name))
 }

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{Map, MapData};
-use matcher_common::table::{LINE_WORDS, Lines};
+use matcher_common::table::{self, LINE_WORDS, Lines};
 
 use super::{
     KernelError,
@@ -12,8 +12,7 @@ use super::{
 };
 use crate::tables::compiled::Image;
 
-/// Bytes of a line.
-pub(super) const LINE_BYTES: usize = LINE_WORDS as usize * size_of::<u64>();
+const LINE_BYTES: usize = table::LINE_BYTES as usize;
 
 /// The two halves of an image.
 pub(super) struct Halves {

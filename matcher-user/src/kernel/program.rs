@@ -7,14 +7,12 @@ use aya::{
 };
 use matcher_common::{
     abi::{self, Packet, Setting},
-    table::class::ROOT_LINES,
+    table::{LINE_BYTES, class::ROOT_LINES},
 };
 
 use crate::tables::compiled::{Family, filter, hosts};
 
-use super::{
-    KernelError, folds::bounds_for, image::LINE_BYTES, object::Object, support, tables::Tables,
-};
+use super::{KernelError, folds::bounds_for, object::Object, support, tables::Tables};
 use crate::subscribers::MAX_VLANS;
 
 /// Sizes of the tables. Tries take memory for what they hold, and so do the
@@ -85,7 +83,8 @@ impl Sizes {
     fn of(limits: Limits) -> Self {
         let entries = limits.max_consent_entries;
         let indicators = u64::from(limits.max_indicators);
-        let lines = |bytes: u64| u32::try_from(bytes / 64).unwrap_or(u32::MAX / 2);
+        let lines =
+            |bytes: u64| u32::try_from(bytes / u64::from(LINE_BYTES)).unwrap_or(u32::MAX / 2);
         Self {
             // A host inside a listed prefix leads to the rules of both.
             rules: limits
@@ -165,8 +164,7 @@ impl Loaded {
         for (_, constant, lines) in blocks {
             loader.override_global(constant, lines, true);
         }
-        let bytes =
-            blocks.map(|(name, _, lines)| (name, lines.saturating_mul(2 * LINE_BYTES as u32)));
+        let bytes = blocks.map(|(name, _, lines)| (name, lines.saturating_mul(2 * LINE_BYTES)));
         let object_bytes = object.with_value_sizes(&bytes)?;
         for name in [
             "CONSENT_V4",

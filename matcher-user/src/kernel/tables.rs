@@ -44,18 +44,14 @@ pub struct Tables {
     pub(super) images: Images,
     rules: Rules,
     pub(super) folds: Folds,
-    even: Half,
-    odd: Half,
+    /// C&C prefixes, beside the halves of filter, hosts and rules.
+    even: Tries<[u8; size_of::<RuleSpan>()]>,
+    odd: Tries<[u8; size_of::<RuleSpan>()]>,
+    /// C&C entries that there may be in each family: so many have room in each
+    /// trie.
+    max_indicators: usize,
     pub(super) hits: MapData,
     report: Array<MapData, [u8; size_of::<Parsing>()]>,
-}
-
-/// One half of the C&C tables that is a map of its own, beside the halves of
-/// filter, hosts and rules.
-struct Half {
-    prefixes: Tries<[u8; size_of::<RuleSpan>()]>,
-    /// Entries that there may be for each family: all of them would fit.
-    capacity: usize,
 }
 
 /// The compiled tables, each in two halves.
@@ -105,14 +101,15 @@ impl Tables {
         ) -> Result<T, KernelError> {
             T::try_from(map).map_err(|error| KernelError::from_source(format!("map {name}"), error))
         }
-        let mut half = |v4: &str, v6: &str| -> Result<Half, KernelError> {
+        let mut max_indicators = usize::MAX;
+        let mut half = |v4: &str, v6: &str| -> Result<_, KernelError> {
             let (map_v4, map_v6) = (get(v4)?, get(v6)?);
-            Ok(Half {
-                capacity: max_entries(v4, &map_v4)?.min(max_entries(v6, &map_v6)?),
-                prefixes: Tries {
-                    v4: typed(v4, map_v4)?,
-                    v6: typed(v6, map_v6)?,
-                },
+            max_indicators = max_indicators
+                .min(max_entries(v4, &map_v4)?)
+                .min(max_entries(v6, &map_v6)?);
+            Ok(Tries {
+                v4: typed(v4, map_v4)?,
+                v6: typed(v6, map_v6)?,
             })
         };
         let even = half("CC_V4_EVEN", "CC_V6_EVEN")?;
@@ -164,6 +161,7 @@ impl Tables {
             folds: Folds::collect(&mut get)?,
             even,
             odd,
+            max_indicators,
             hits,
             report: typed("PARSE_REPORT", get("PARSE_REPORT")?)?,
         })
@@ -267,8 +265,8 @@ impl Tables {
         let v4 = tables.prefixes.iter().filter(is_v4).count();
         let v6 = tables.prefixes.len() - v4;
         for (table, entries) in [("C&C IPv4", v4), ("C&C IPv6", v6)] {
-            if entries > half.capacity {
-                return Err(full(table, INDICATORS_KEY, half.capacity));
+            if entries > self.max_indicators {
+                return Err(full(table, INDICATORS_KEY, self.max_indicators));
             }
         }
         if tables.rules.len() > self.rules.capacity() {
@@ -283,7 +281,7 @@ impl Tables {
         // Until the last switch it was in use, and packets that came before
         // it may still be compared with it.
         wait_for_packets();
-        half.prefixes.clear(TABLE)?;
+        half.clear(TABLE)?;
         self.rules.write(next, &tables.rules);
         for (table, halves, image) in [
             ("C&C IPv4", &mut self.images.hosts_v4, &hosts_v4.image),
@@ -291,7 +289,7 @@ impl Tables {
         ] {
             if !halves.write(next, image) {
                 // Cannot be, as they are sized for the most entries there may be.
-                return Err(full(table, INDICATORS_KEY, half.capacity));
+                return Err(full(table, INDICATORS_KEY, self.max_indicators));
             }
         }
         let in_tries = tables
@@ -303,8 +301,7 @@ impl Tables {
         for (done, (prefix, span)) in in_tries.enumerate() {
             let mut value = [0; size_of::<RuleSpan>()];
             value.copy_from_slice(span.as_bytes());
-            half.prefixes
-                .insert(TABLE, INDICATORS_KEY, done, prefix, value)?;
+            half.insert(TABLE, INDICATORS_KEY, done, prefix, value)?;
         }
         for (halves, image) in [
             (&mut self.images.filter_v4, &filter_v4),
@@ -320,7 +317,7 @@ impl Tables {
         // The memory of the last one's tries is given back, off the packets'
         // way. An image keeps its memory, which is the map's, whatever it holds.
         wait_for_packets();
-        before.prefixes.clear(TABLE)?;
+        before.clear(TABLE)?;
         Ok(next)
     }
 

@@ -28,6 +28,7 @@ use super::{
     again::{Told, again, peak_bytes},
     cost::{consent, limits},
     lists::prefixes,
+    machine::stay_on,
     population::Population,
 };
 use crate::traffic::Random;
@@ -151,7 +152,10 @@ pub(super) fn measure(bench: &Bench<'_>, say: &mut dyn FnMut(&str)) -> Result<Ve
                 maps: Vec::new(),
             };
             for _ in 0..bench.plan.loads {
+                // As the agent, which may use them all.
+                bench.cpus.use_all()?;
                 let told = in_new_process(bench, family, entries, &feed)?;
+                stay_on(bench.cpus.packets)?;
                 loading.add(&told)?;
             }
             loadings.push(loading);

@@ -124,6 +124,8 @@ pub struct Cpus {
     pub packets: usize,
     /// Where the agent's part runs meanwhile; `None` on a machine with one.
     pub beside: Option<usize>,
+    /// All that this process might use when it began.
+    all: CpuSet,
 }
 
 impl Cpus {
@@ -139,7 +141,16 @@ impl Cpus {
         Ok(Self {
             packets: from_last.next().context("no CPU may be used")?,
             beside: from_last.next(),
+            all: allowed,
         })
+    }
+
+    /// Lets this thread, and what it starts, use all of them, as the agent does.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn use_all(&self) -> Result<()> {
+        sched_setaffinity(None, &self.all).context("cannot use all CPUs")
     }
 }
 

@@ -140,15 +140,13 @@ impl Plan {
             direct: layout.first_of_direct(),
             gate: layout.first_of_gate() << 32 | (layout.gate * u64::from(LINE_WORDS)),
         };
-        for (at, word) in [
-            (head::SEED_FIRST, seeds.first),
-            (head::SEED_SECOND, seeds.second),
-            (head::SEED_LAST, seeds.last),
+        let parts = [
             (head::HOSTS, head.hosts),
             (head::PREFIXES, head.prefixes),
             (head::DIRECT, head.direct),
             (head::GATE, head.gate),
-        ] {
+        ];
+        for (at, word) in seeds.words().into_iter().chain(parts) {
             image.or(at as usize, word);
         }
         for key in &self.keys {

@@ -7,8 +7,8 @@ use matcher_common::{
         Line,
         hash::Seeds,
         hosts::{
-            KEYS_V4, LAST, LEFT_OUT, SLOTS_V4, SLOTS_V6, SPAN_BITS_V6, SPAN_PART_V6, SPANS_V6,
-            buckets, hash_v4, hash_v6, head, packed,
+            BUCKETS, KEYS_V4, LAST, LEFT_OUT, SLOTS_V4, SLOTS_V6, SPAN_BITS_V6, SPAN_PART_V6,
+            SPANS_V6, buckets, hash_v4, hash_v6, packed,
         },
     },
 };
@@ -90,29 +90,24 @@ impl<'a> Plan<'a> {
     pub fn build(&self, seeds: Seeds) -> Hosts {
         let mut places = Places::new(self, seeds);
         let mut left = Vec::new();
-        let mut left_out = Vec::new();
         for (at, (prefix, span)) in (0..).zip(self.entries) {
             if let Some(host) = self.host(prefix)
                 && !(fits(*span) && places.insert(at, host))
             {
                 left.push((*prefix, *span));
-                left_out.push(self.buckets_of(seeds, host)[0]);
             }
         }
         let mut image = Image::zeroed(self.buckets as usize + 1);
         let (head, buckets) = image.lines.split_at_mut(1);
         if let [head] = head {
-            for (at, word) in [
-                (head::BUCKETS, self.buckets.into()),
-                (head::SEED_FIRST, seeds.first),
-                (head::SEED_SECOND, seeds.second),
-                (head::SEED_LAST, seeds.last),
-            ] {
+            or(head, BUCKETS, self.buckets.into());
+            for (at, word) in seeds.words() {
                 or(head, at, word);
             }
         }
-        for bucket in left_out {
-            if let Some(line) = buckets.get_mut(bucket as usize) {
+        for host in left.iter().filter_map(|(prefix, _)| self.host(prefix)) {
+            let [first, _] = self.buckets_of(seeds, host);
+            if let Some(line) = buckets.get_mut(first as usize) {
                 or(line, LAST, LEFT_OUT);
             }
         }

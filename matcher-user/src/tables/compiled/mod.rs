@@ -18,13 +18,12 @@ mod levels;
 #[cfg(test)]
 mod tests;
 
-use matcher_common::table::{LINE_WORDS, Line, hash};
+use matcher_common::table::{self, LINE_WORDS, Line, hash};
 use zerocopy::IntoBytes;
 
 pub use key::Family;
 
-/// Bytes of a line.
-const LINE_BYTES: u64 = 64;
+const LINE_BYTES: u64 = table::LINE_BYTES as u64;
 
 /// A compiled table.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -48,12 +48,10 @@ fn host(address: IpAddr) -> IpNet {
 fn maybe(image: &Image, address: IpAddr) -> bool {
     let lines = image.lines();
     match address {
-        IpAddr::V4(address) => {
-            matcher_common::table::filter::maybe_v4(&lines, v4_key(address.to_bits()))
-        }
+        IpAddr::V4(address) => table::filter::maybe_v4(&lines, v4_key(address.to_bits())),
         IpAddr::V6(address) => {
             let (high, low) = words(address);
-            matcher_common::table::filter::maybe_v6(&lines, high, low)
+            table::filter::maybe_v6(&lines, high, low)
         }
     }
 }

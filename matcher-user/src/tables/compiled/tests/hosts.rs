@@ -4,7 +4,7 @@ use super::super::hosts::*;
 use super::*;
 use matcher_common::{
     abi::{MAX_RULES, RuleSpan},
-    table::hosts::{Host, SLOTS_V4, SLOTS_V6, find_v4, find_v6, head},
+    table::hosts::{BUCKETS, Host, SLOTS_V4, SLOTS_V6, find_v4, find_v6},
 };
 
 fn find(image: &Image, address: IpAddr) -> Host {
@@ -284,8 +284,8 @@ fn other_seeds_make_another_image_that_finds_the_same() {
             .count();
         assert!(differ * 10 > one.image.lines().len() * 9, "{differ}");
         assert_eq!(
-            one.image.lines()[0][head::BUCKETS as usize],
-            other.image.lines()[0][head::BUCKETS as usize]
+            one.image.lines()[0][BUCKETS as usize],
+            other.image.lines()[0][BUCKETS as usize]
         );
     }
 }
