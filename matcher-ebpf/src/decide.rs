@@ -64,7 +64,7 @@ pub(crate) fn decide(context: &XdpContext) -> Verdict {
     let Some(interface) = maps::interface(ifindex) else {
         return unmatched(Counter::InterfaceUnknown);
     };
-    let plain = match quick::judge_plain(context.ctx, settings, interface.role) {
+    let plain = match quick::judge_plain(context, settings, interface.role) {
         Plain::Judged(reason) => return unmatched(reason),
         Plain::Closer => true,
         Plain::Not => false,

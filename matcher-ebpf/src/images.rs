@@ -4,7 +4,7 @@
 
 use aya_ebpf::{bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
 use matcher_common::{
-    abi::{RuleSpan, Setting},
+    abi::{AddressBytes, RuleSpan},
     parse::Family,
     table::{
         self, LINE_BYTES, LINE_WORDS, Line, Lines,
@@ -15,7 +15,7 @@ use matcher_common::{
 };
 
 use crate::{
-    maps::{Address, Settings},
+    maps::Address,
     opaque::{opaque, patched},
 };
 
@@ -53,64 +53,160 @@ static CC_HOSTS_V4_LINES: u32 = 1;
 #[unsafe(no_mangle)]
 static CC_HOSTS_V6_LINES: u32 = 1;
 
-/// The images that say what nearly every address is.
+/// An address as the images know it.
+pub(crate) trait Key: Copy {
+    const FAMILY: Family;
+
+    /// The images that tell the class of an address.
+    type Classes: Copy;
+
+    /// Those of a generation. `None` cannot be.
+    fn classes(generation: u64) -> Option<Self::Classes>;
+
+    /// Whether it is a subscriber's in the space without a VLAN, and whether the
+    /// default consent holds for it, or a refusal.
+    fn class(self, classes: &Self::Classes) -> Class;
+
+    /// Whether the C&C list of a generation covers it.
+    fn listed(self, generation: u64) -> Listed;
+
+    /// As packets have it.
+    fn bytes(self) -> AddressBytes;
+}
+
+/// An IPv4 address.
 #[derive(Clone, Copy)]
-pub(crate) struct Images {
-    class_generation: u64,
-    generation: u64,
+pub(crate) struct V4(u32);
+
+impl V4 {
+    #[inline(always)]
+    pub(crate) fn new(bytes: [u8; 4]) -> Self {
+        // Opaque, or the compiler keeps two addresses in one register.
+        Self(opaque(u32::from_be_bytes(bytes) as usize) as u32)
+    }
 }
 
-impl Images {
-    /// Those in use.
+impl Key for V4 {
+    const FAMILY: Family = Family::V4;
+
+    type Classes = Block;
+
     #[inline(always)]
-    pub(crate) fn current(settings: &Settings) -> Self {
-        Self {
-            class_generation: settings.get(Setting::ClassGeneration),
-            generation: settings.get(Setting::Generation),
+    fn classes(generation: u64) -> Option<Block> {
+        Block::of(&CLASSES_V4, &CLASSES_V4_LINES, generation)
+    }
+
+    #[inline(always)]
+    fn class(self, tree: &Block) -> Class {
+        class::class_v4(tree, table::v4_key(self.0))
+    }
+
+    #[inline(always)]
+    fn listed(self, generation: u64) -> Listed {
+        let lines = &CC_FILTER_V4_LINES;
+        let Some(image) = Block::of(&CC_FILTER_V4, lines, generation) else {
+            return Listed::Closer;
+        };
+        let key = table::v4_key(self.0);
+        if filter::maybe_host_v4(&image, key) {
+            let hosts = Elements::of(&CC_HOSTS_V4, &CC_HOSTS_V4_LINES, generation);
+            if let Some(listed) = Listed::of(hosts::find_v4(&hosts, self.0)) {
+                return listed;
+            }
         }
+        Listed::unless(filter::maybe_prefix_v4(&image, key))
     }
 
-    /// [`class`].
     #[inline(always)]
-    pub(crate) fn class(&self, address: Address<'_>) -> Class {
-        class(self.class_generation, address)
-    }
-
-    /// [`listed`].
-    #[inline(always)]
-    pub(crate) fn listed(&self, address: Address<'_>) -> Listed {
-        listed(self.generation, address)
+    fn bytes(self) -> AddressBytes {
+        AddressBytes::from_v4(self.0.to_be_bytes())
     }
 }
 
-/// Whether the address is a subscriber's in the space without a VLAN, and
-/// whether the default consent holds for it, or a refusal.
+/// An IPv6 address, in two halves.
+#[derive(Clone, Copy)]
+pub(crate) struct V6 {
+    high: u64,
+    low: u64,
+}
+
+impl V6 {
+    #[inline(always)]
+    pub(crate) fn new(bytes: &AddressBytes) -> Self {
+        let (high, low) = bytes.halves();
+        Self { high, low }
+    }
+}
+
+impl Key for V6 {
+    const FAMILY: Family = Family::V6;
+
+    /// The tree of the subscriber space, and the filter of the consent entries.
+    type Classes = (Block, Block);
+
+    #[inline(always)]
+    fn classes(generation: u64) -> Option<(Block, Block)> {
+        Some((
+            Block::of(&CLASSES_V6, &CLASSES_V6_LINES, generation)?,
+            Block::of(&CONSENT_FILTER_V6, &CONSENT_FILTER_V6_LINES, generation)?,
+        ))
+    }
+
+    #[inline(always)]
+    fn class(self, (tree, consent): &(Block, Block)) -> Class {
+        class::class_v6(tree, consent, self.high, self.low)
+    }
+
+    #[inline(always)]
+    fn listed(self, generation: u64) -> Listed {
+        let lines = &CC_FILTER_V6_LINES;
+        let Some(image) = Block::of(&CC_FILTER_V6, lines, generation) else {
+            return Listed::Closer;
+        };
+        let Self { high, low } = self;
+        if filter::maybe_host_v6(&image, high, low) {
+            let hosts = Elements::of(&CC_HOSTS_V6, &CC_HOSTS_V6_LINES, generation);
+            if let Some(listed) = Listed::of(hosts::find_v6(&hosts, high, low)) {
+                return listed;
+            }
+        }
+        Listed::unless(filter::maybe_prefix_v6(&image, high, low))
+    }
+
+    #[inline(always)]
+    fn bytes(self) -> AddressBytes {
+        let bits = u128::from(self.high) << 64 | u128::from(self.low);
+        AddressBytes::from_v6(bits.to_be_bytes())
+    }
+}
+
+/// [`Key::class`] of an address of either family.
 #[inline(always)]
 pub(crate) fn class(generation: u64, address: Address<'_>) -> Class {
+    #[inline(always)]
+    fn of<K: Key>(key: K, generation: u64) -> Class {
+        match K::classes(generation) {
+            Some(classes) => key.class(&classes),
+            None => Class::Closer,
+        }
+    }
     match address.family {
-        Family::V4 => {
-            let lines = &CLASSES_V4_LINES;
-            let Some(tree) = Block::of(&CLASSES_V4, lines, generation) else {
-                return Class::Closer;
-            };
-            class::class_v4(&tree, v4_key(address))
-        }
-        Family::V6 => {
-            let lines = &CLASSES_V6_LINES;
-            let Some(tree) = Block::of(&CLASSES_V6, lines, generation) else {
-                return Class::Closer;
-            };
-            let lines = &CONSENT_FILTER_V6_LINES;
-            let Some(consent) = Block::of(&CONSENT_FILTER_V6, lines, generation) else {
-                return Class::Closer;
-            };
-            let (high, low) = address.bytes.halves();
-            class::class_v6(&tree, &consent, high, low)
-        }
+        Family::V4 => of(V4::new(address.bytes.v4()), generation),
+        Family::V6 => of(V6::new(address.bytes), generation),
     }
 }
 
-/// What the images know of an address and the C&C list.
+/// [`Key::listed`] of an address of either family.
+#[inline(always)]
+pub(crate) fn listed(generation: u64, address: Address<'_>) -> Listed {
+    match address.family {
+        Family::V4 => V4::new(address.bytes.v4()).listed(generation),
+        Family::V6 => V6::new(address.bytes).listed(generation),
+    }
+}
+
+/// What the images know of an address and the C&C list. A filter says no to
+/// nearly all addresses; only the others meet the table of hosts.
 pub(crate) enum Listed {
     /// No entry covers it.
     No,
@@ -120,74 +216,26 @@ pub(crate) enum Listed {
     Closer,
 }
 
-/// Whether the C&C list of that generation covers the address. A filter says no
-/// to nearly all addresses; only the others meet the table of hosts.
-#[inline(always)]
-pub(crate) fn listed(generation: u64, address: Address<'_>) -> Listed {
-    match address.family {
-        Family::V4 => {
-            let lines = &CC_FILTER_V4_LINES;
-            let Some(image) = Block::of(&CC_FILTER_V4, lines, generation) else {
-                return Listed::Closer;
-            };
-            let key = v4_key(address);
-            answer(
-                filter::maybe_host_v4(&image, key),
-                || {
-                    let lines = &CC_HOSTS_V4_LINES;
-                    let hosts = Elements::of(&CC_HOSTS_V4, lines, generation);
-                    hosts::find_v4(&hosts, (key >> 32) as u32)
-                },
-                || filter::maybe_prefix_v4(&image, key),
-            )
-        }
-        Family::V6 => {
-            let lines = &CC_FILTER_V6_LINES;
-            let Some(image) = Block::of(&CC_FILTER_V6, lines, generation) else {
-                return Listed::Closer;
-            };
-            let (high, low) = address.bytes.halves();
-            answer(
-                filter::maybe_host_v6(&image, high, low),
-                || {
-                    let lines = &CC_HOSTS_V6_LINES;
-                    let hosts = Elements::of(&CC_HOSTS_V6, lines, generation);
-                    hosts::find_v6(&hosts, high, low)
-                },
-                || filter::maybe_prefix_v6(&image, high, low),
-            )
+impl Listed {
+    /// What the table of hosts says; `None`: that prefixes alone may cover it.
+    #[inline(always)]
+    fn of(host: Host) -> Option<Self> {
+        match host {
+            Host::Listed(span) => Some(Self::Host(span)),
+            Host::Elsewhere => Some(Self::Closer),
+            Host::NotListed => None,
         }
     }
-}
 
-#[inline(always)]
-fn answer(
-    maybe_host: bool,
-    host: impl FnOnce() -> Host,
-    maybe_prefix: impl FnOnce() -> bool,
-) -> Listed {
-    if maybe_host {
-        match host() {
-            Host::Listed(span) => return Listed::Host(span),
-            Host::Elsewhere => return Listed::Closer,
-            Host::NotListed => {}
-        }
+    #[inline(always)]
+    fn unless(maybe: bool) -> Self {
+        if maybe { Self::Closer } else { Self::No }
     }
-    if maybe_prefix() {
-        Listed::Closer
-    } else {
-        Listed::No
-    }
-}
-
-#[inline(always)]
-fn v4_key(address: Address<'_>) -> u64 {
-    table::v4_key(u32::from_be_bytes(address.bytes.v4()))
 }
 
 /// One of the two images in the value of a map.
 #[derive(Clone, Copy)]
-struct Block {
+pub(crate) struct Block {
     /// Start of the value.
     start: *const u8,
     /// Bytes before the image.
@@ -227,6 +275,24 @@ impl Lines for Block {
     #[inline(always)]
     fn word(&self, line: *const u64, at: u32) -> u64 {
         word(line, at)
+    }
+
+    /// Of two additions and one comparison, as every packet takes these steps.
+    #[inline(always)]
+    fn half_word(&self, first: u32, at: u32) -> Option<u32> {
+        let at = u64::from(first) * u64::from(LINE_BYTES) + u64::from(at) * 4;
+        // So, as the verifier does not know that `at` is a multiple of 4.
+        if at > (u64::from(self.lines) * u64::from(LINE_BYTES)).wrapping_sub(4) {
+            return None;
+        }
+        // SAFETY: inside the image, whose bytes are a multiple of 4 as `at` is;
+        // volatile as in `word`.
+        Some(unsafe {
+            self.start
+                .add((self.first + at) as usize)
+                .cast::<u32>()
+                .read_volatile()
+        })
     }
 }
 

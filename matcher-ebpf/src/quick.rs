@@ -14,8 +14,9 @@ use matcher_common::{
 
 use crate::{
     frame::LinearFrame,
-    images::{Images, Listed},
+    images::{Key, Listed, V4, V6},
     maps::{self, Address, Settings},
+    opaque::opaque,
 };
 
 /// What the frame alone tells. One register, as a function of its own in the
@@ -43,22 +44,26 @@ impl Plain {
 const _: () = assert!(size_of::<Plain>() == size_of::<u32>());
 
 /// The verdict over a packet that is plain, straight from the frame: no layer is
-/// written down for it. A function of its own in the kernel, as [`judge_layer`]
-/// is: what they need of the stack is free again when the exact tables are
-/// asked.
-#[inline(never)]
-pub(crate) fn judge_plain(context: *mut xdp_md, settings: &Settings, interface_role: u32) -> Plain {
-    let context = XdpContext::new(context);
-    let frame = LinearFrame::new(&context);
-    if let Some(ends) = parse::ends_v4(&frame) {
-        let ends = ends.map(AddressBytes::from_v4);
-        return Plain::judged(judge(Family::V4, &ends, settings, interface_role));
+/// written down for it. IPv4 inside its caller, as a return costs as much as two
+/// looks at a table where the kernel guards it (SRSO).
+#[inline(always)]
+pub(crate) fn judge_plain(context: &XdpContext, settings: &Settings, interface_role: u32) -> Plain {
+    match parse::ends_v4(&LinearFrame::new(context)) {
+        Some(ends) => Plain::judged(judge(ends.map(V4::new), settings, interface_role)),
+        None => judge_plain_v6(context.ctx, settings, interface_role),
     }
-    let Some(ends) = parse::ends_v6(&frame) else {
+}
+
+/// A function of its own in the kernel, as [`judge_layer`] is: what they need of
+/// the stack is free again when the exact tables are asked.
+#[inline(never)]
+fn judge_plain_v6(context: *mut xdp_md, settings: &Settings, interface_role: u32) -> Plain {
+    let context = XdpContext::new(context);
+    let Some(ends) = parse::ends_v6(&LinearFrame::new(&context)) else {
         return Plain::Not;
     };
     let ends = ends.map(AddressBytes::from_v6);
-    Plain::judged(judge(Family::V6, &ends, settings, interface_role))
+    Plain::judged(judge_v6(&ends, settings, interface_role))
 }
 
 /// The verdict over a packet of one IP layer and without a subscriber space of
@@ -70,25 +75,70 @@ pub(crate) fn judge_layer(
     interface_role: u32,
 ) -> Option<Counter> {
     let ends = [layer.source, layer.destination];
-    judge(layer.family(), &ends, settings, interface_role)
+    match layer.family() {
+        Family::V4 => judge(ends.map(|end| V4::new(end.v4())), settings, interface_role),
+        Family::V6 => judge_v6(&ends, settings, interface_role),
+    }
 }
 
 #[inline(always)]
-fn judge(
-    family: Family,
-    ends: &[AddressBytes; 2],
-    settings: &Settings,
-    interface_role: u32,
-) -> Option<Counter> {
-    if family == Family::V6 && settings.get(Setting::Nat64) != 0 {
+fn judge_v6(ends: &[AddressBytes; 2], settings: &Settings, interface_role: u32) -> Option<Counter> {
+    if settings.get(Setting::Nat64) != 0 {
         // An end may be the IPv4 address that it carries.
         return None;
     }
     let [source, destination] = ends;
-    let [source, destination] = [source, destination].map(|bytes| Address { family, bytes });
-    let images = Images::current(settings);
-    let sent = images.class(source);
-    let received = images.class(destination);
+    let ends = [V6::new(source), V6::new(destination)];
+    judge(ends, settings, interface_role)
+}
+
+#[inline(always)]
+fn judge<K: Key>(
+    [source, destination]: [K; 2],
+    settings: &Settings,
+    interface_role: u32,
+) -> Option<Counter> {
+    let classes = K::classes(settings.get(Setting::ClassGeneration))?;
+    let sent = only_a_number(source.class(&classes));
+    let received = only_a_number(destination.class(&classes));
+    let (subscriber, remote) = match (sent, received) {
+        (Class::Default, Class::Outside) if interface_role != role::CORE => (source, destination),
+        (Class::Outside, Class::Default) if interface_role != role::ACCESS => (destination, source),
+        _ => return without_comparison(sent, received, interface_role),
+    };
+    let bytes = &subscriber.bytes();
+    let family = K::FAMILY;
+    if maps::refused_now(settings, Address { family, bytes }) {
+        return Some(Counter::OptedOut);
+    }
+    if settings.get(Setting::DefaultPurposes) & u64::from(purposes::DETECT) == 0 {
+        return Some(Counter::OptedOut);
+    }
+    // Consent is known to hold; only now comes the C&C table (R1).
+    let Listed::No = remote.listed(settings.get(Setting::Generation)) else {
+        // Counted where it is looked up for good.
+        return None;
+    };
+    maps::count_lookup(K::FAMILY);
+    Some(Counter::NoMatch)
+}
+
+/// The same class. The compiler would else remember in flags of its own on which
+/// way through the tree each one was found.
+#[inline(always)]
+fn only_a_number(class: Class) -> Class {
+    match opaque(class as usize) & 3 {
+        0 => Class::Outside,
+        1 => Class::Default,
+        2 => Class::Closer,
+        _ => Class::Refuses,
+    }
+}
+
+/// The verdict where not just one end is a subscriber's, on a side where one may
+/// be, by whom the default consent holds.
+#[inline(always)]
+fn without_comparison(sent: Class, received: Class, interface_role: u32) -> Option<Counter> {
     if sent == Class::Closer || received == Class::Closer {
         return None;
     }
@@ -100,24 +150,9 @@ fn judge(
     if sent == Class::Refuses || received == Class::Refuses {
         return Some(Counter::OptedOut);
     }
-    let (subscriber, remote) = match (sent, received) {
-        (Class::Outside, Class::Outside) => return Some(Counter::Transit),
-        (Class::Default, Class::Outside) => (source, destination),
-        (Class::Outside, Class::Default) => (destination, source),
-        // Two subscribers: either may be listed.
-        _ => return None,
-    };
-    if maps::refused_now(settings, subscriber) {
-        return Some(Counter::OptedOut);
+    if sent == Class::Outside && received == Class::Outside {
+        return Some(Counter::Transit);
     }
-    if settings.get(Setting::DefaultPurposes) & u64::from(purposes::DETECT) == 0 {
-        return Some(Counter::OptedOut);
-    }
-    // Consent is known to hold; only now comes the C&C table (R1).
-    let Listed::No = images.listed(remote) else {
-        // Counted where it is looked up for good.
-        return None;
-    };
-    maps::count_lookup(family);
-    Some(Counter::NoMatch)
+    // Two subscribers: either may be listed.
+    None
 }

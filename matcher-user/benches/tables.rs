@@ -475,27 +475,23 @@ fn classes(family: Family, entries: usize, space_prefixes: usize) {
         .collect();
     let title = format!("class {family:?} {entries}/{space_prefixes}");
     let start = Instant::now();
-    let (plan, consent) = match family {
-        Family::V4 => (
-            class::Plan::v4(space.iter().copied(), refused.iter().copied(), []),
-            filter::Plan::new(Family::V6, []),
-        ),
-        Family::V6 => (
-            class::Plan::v6(space.iter().copied()),
-            filter::Plan::new(Family::V6, refused.iter().copied()),
-        ),
+    let [space, refused] = [space, refused].map(Vec::into_iter);
+    let plan = match family {
+        Family::V4 => class::Plan::v4(space, refused, []),
+        Family::V6 => class::Plan::v6(space, refused, []),
     };
+    let no_filter = filter::Plan::new(Family::V6, []);
     let tree = plan.build();
-    let refusals = consent.build(numbers.seeds());
+    let no_filter = no_filter.build(numbers.seeds());
     println!(
         "{title:<22} built in {:.0} ms, {:.1} MB",
         start.elapsed().as_secs_f64() * 1e3,
-        (plan.bytes() + consent.bytes()) as f64 / 1e6
+        plan.bytes() as f64 / 1e6
     );
-    let (tree, refusals): (&[Line], &[Line]) = (tree.lines(), refusals.lines());
+    let (tree, no_filter): (&[Line], &[Line]) = (tree.lines(), no_filter.lines());
     let class_of = |(high, low)| match family {
         Family::V4 => class_v4(&tree, high),
-        Family::V6 => class_v6(&tree, &refusals, high, low),
+        Family::V6 => class_v6(&tree, &no_filter, high, low),
     };
     let mut active: Vec<Address> = Vec::new();
     while active.len() < LOOKUPS {
@@ -524,7 +520,7 @@ fn classes(family: Family, entries: usize, space_prefixes: usize) {
             "tree, filter",
             Box::new(|a, c| {
                 time(a, c, |(high, low)| {
-                    class_v6(&tree, &refusals, high, low) as u64
+                    class_v6(&tree, &no_filter, high, low) as u64
                 })
             }),
         )],

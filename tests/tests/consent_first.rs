@@ -2,7 +2,11 @@
 //! table at all. And the switches that stop everything: the deadline of
 //! consent, and the emergency stop.
 
-use std::{net::IpAddr, thread, time::Duration};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    thread,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use matcher_common::abi::{Counter, Setting};
@@ -21,7 +25,7 @@ use matcher_user::{
         ring::Ring,
         tables::Tables,
     },
-    tables::spaces::SpaceTables,
+    tables::{compiled::class, spaces::SpaceTables},
 };
 
 /// Packets of the table that are hits, by description: both directions, both
@@ -227,6 +231,48 @@ fn frame_between(from: impl Into<IpAddr>, to: impl Into<IpAddr>) -> Vec<u8> {
         .ip(from.into(), to.into())
         .tcp(51413, 80)
         .build()
+}
+
+/// IPv6 opt-outs that share neither leaves nor nodes: of the tree of classes they
+/// fill more than there is, so that the filter tells of them.
+#[test]
+fn ipv6_opt_outs_too_far_apart_for_the_tree_meet_no_look_up() {
+    if is_skipped("ipv6_opt_outs_too_far_apart_for_the_tree_meet_no_look_up") {
+        return;
+    }
+    let space: IpNet = "2400::/24".parse().unwrap();
+    let listed: IpAddr = "2a02:db8:c2::23".parse().unwrap();
+    // A /64 in each of 4,000 /40s.
+    let at = |number: u128| Ipv6Addr::from_bits(0x2400 << 112 | number << 88 | number << 64);
+    let refusing: Vec<IpNet> = (0..4000)
+        .map(|number| IpNet::new(at(number).into(), 64).unwrap())
+        .collect();
+    let world = World {
+        subscribers: vec![space],
+        indicators: vec![packets::indicator(1, listed.into())],
+        ..world(&refusing)
+    };
+    let tree = class::Plan::v6([space], refusing, []);
+    assert!(tree.bytes() > 8 << 20, "{}", tree.bytes());
+    let (mut loaded, mut ring, mut tally) = ready(Clock::Replay);
+    install(&mut loaded.tables, &world);
+    tally.take(&loaded.tables);
+    for number in (0..4000).step_by(97) {
+        let inside = at(number).to_bits() | 0xabcd;
+        for (source, exit) in [
+            (inside, Counter::OptedOut),
+            (inside + (1 << 64), Counter::Matched),
+        ] {
+            let source = Ipv6Addr::from_bits(source);
+            kernel::send(&mut loaded, &frame_between(source, listed));
+            let counts = tally.take(&loaded.tables);
+            let looked_up = counts.contains(&(Counter::LookupsV6, 1));
+            assert!(counts.contains(&(exit, 1)), "{source}: {counts:?}");
+            assert_eq!(looked_up, exit == Counter::Matched, "{source}: {counts:?}");
+            let hits = usize::from(exit == Counter::Matched);
+            assert_eq!(kernel::drain(&mut ring).len(), hits, "{source}");
+        }
+    }
 }
 
 fn parted(refusing: &[IpNet]) -> (Sender, Tables) {

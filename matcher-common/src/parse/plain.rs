@@ -16,10 +16,10 @@ const PORTS_LEN: u16 = 4;
 /// give.
 #[inline(always)]
 pub fn ends_v4<F: Frame + ?Sized>(frame: &F) -> Option<[[u8; 4]; 2]> {
-    if ether_type(frame)? != known::IPV4 {
+    let [t0, t1, header @ ..]: [u8; 26] = frame.read(IP - 2)?;
+    if u16::from_be_bytes([t0, t1]) != known::IPV4 {
         return None;
     }
-    let header: [u8; 24] = frame.read(IP)?;
     let total_len = u16::from_be_bytes([header[2], header[3]]);
     let fragment_offset = u16::from_be_bytes([header[6], header[7]]) & 0x1fff;
     let [.., s0, s1, s2, s3, d0, d1, d2, d3, p0, p1, p2, p3] = header;

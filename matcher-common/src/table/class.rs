@@ -1,44 +1,48 @@
 //! Is an address a subscriber's, and does the default consent hold for it, or
 //! a refusal?
 //!
-//! A tree over the first 64 bits of an address: a root of 65,536 entries,
-//! nodes of 256 entries, and last a leaf of 256 times two bits in one line.
-//! IPv4 is root, node, leaf, and the leaf has a class for every single
-//! address: subscriber space and consent in one walk, exact. IPv6 has room
-//! for the subscriber space alone (root, five nodes, leaf, most of them near
-//! the root for the prefixes that operators hold); a [`filter`] of the
-//! consent entries comes after.
+//! A tree over the first 64 bits of an address: a root of 65,536 entries, nodes
+//! of 256, and leaves of 256 times two bits in one line. What lies below an entry
+//! is a leaf where each of its 256 parts is of one class, else a node. So it
+//! takes few lines where subscribers have prefixes of one length, as IPv6 has it:
+//! a leaf is 256 of them.
+//!
+//! Of IPv4 it has a class for every single address, of IPv6 one for each /64;
+//! where an entry is longer that is "look closer". Should the tree of IPv6 with
+//! all consent entries be larger than its map, it has the subscriber space alone,
+//! and a [`filter`] the consent entries.
 //!
 //! An entry is 32 bits: the lowest two a class, the rest the first line of
 //! what stands below, 0: nothing. Line 0 is the root's, so that no pointer is
-//! lost. No class bit and nothing below: outside.
+//! lost. Above a leaf the class is [`LEAF`], above a node 0. No class and nothing
+//! below: outside.
 
 use super::{Lines, filter};
 
-/// What is known of an address without a look at an exact table.
+/// What is known of an address without a look at an exact table. The numbers are
+/// the bits of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub enum Class {
     /// Not in the subscriber space.
-    Outside,
+    Outside = 0,
     /// In the subscriber space, and no consent entry covers it.
-    Default,
+    Default = 1,
+    /// The exact tables of subscriber space and consent must be asked.
+    Closer = 2,
     /// In the subscriber space, and every consent entry that covers it refuses
     /// detection, whatever the port.
-    Refuses,
-    /// The exact tables of subscriber space and consent must be asked.
-    Closer,
+    Refuses = 3,
 }
 
-/// Class bits: a subscriber with the default consent.
-pub const DEFAULT: u64 = 1;
-/// Class bits: look closer.
-pub const CLOSER: u64 = 2;
-/// Class bits: a subscriber who refuses detection.
-pub const REFUSES: u64 = 3;
 /// Below an entry with this bit nothing stands.
-const LAST: u64 = CLOSER & REFUSES;
+const LAST: u32 = Class::Closer as u32 & Class::Refuses as u32;
+/// The class of an entry below which there is a leaf.
+pub const LEAF: u32 = Class::Default as u32;
 /// Bits of a class.
 pub const CLASS_BITS: u32 = 2;
+/// Classes in half a word of a leaf.
+const CLASSES: u32 = u32::BITS / CLASS_BITS;
 
 /// Lines of the root.
 pub const ROOT_LINES: u32 = 4096;
@@ -46,73 +50,63 @@ pub const ROOT_LINES: u32 = 4096;
 pub const NODE_LINES: u32 = 16;
 /// Lines of a leaf.
 pub const LEAF_LINES: u32 = 1;
-/// Bits of an address below an entry of the root.
+/// Bits of the first word of an address below an entry of the root.
 pub const ROOT_SHIFT: u32 = 48;
 /// Bits of an address that a node or leaf decides.
 pub const STEP: u32 = 8;
-/// Bits below an entry of a leaf in the tree of IPv4.
-pub const LEAF_SHIFT_V4: u32 = 32;
-/// Bits below an entry of a leaf in the tree of IPv6.
-pub const LEAF_SHIFT_V6: u32 = 0;
+/// Bits below an entry of the lowest leaves in the tree of IPv4.
+pub const LAST_SHIFT_V4: u32 = 32;
+/// The same in the tree of IPv6.
+pub const LAST_SHIFT_V6: u32 = 0;
 
 /// The class of an IPv4 address ([`super::v4_key`]).
 #[inline(always)]
 pub fn class_v4<T: Lines>(tree: &T, key: u64) -> Class {
-    walk::<_, LEAF_SHIFT_V4>(tree, key)
+    walk::<_, LAST_SHIFT_V4>(tree, key)
 }
 
-/// The class of an IPv6 address: the tree of the subscriber space, then, for
-/// subscribers alone, the filter of the consent entries.
+/// The class of an IPv6 address: the tree, then, for subscribers alone, the filter
+/// of the consent entries that the tree does not hold.
 #[inline(always)]
 pub fn class_v6<T: Lines, F: Lines>(tree: &T, consent: &F, high: u64, low: u64) -> Class {
-    match walk::<_, LEAF_SHIFT_V6>(tree, high) {
+    match walk::<_, LAST_SHIFT_V6>(tree, high) {
         Class::Default if filter::maybe_v6(consent, high, low) => Class::Closer,
         class => class,
     }
 }
 
 #[inline(always)]
-fn walk<T: Lines, const LEAF_SHIFT: u32>(tree: &T, key: u64) -> Class {
-    let mut entry = match entry(tree, 0, (key >> ROOT_SHIFT) as u32) {
-        Some(entry) => entry,
-        None => return Class::Closer,
-    };
-    let mut shift = ROOT_SHIFT - STEP;
-    while shift > LEAF_SHIFT {
-        let below = entry >> CLASS_BITS;
+fn walk<T: Lines, const LAST_SHIFT: u32>(tree: &T, key: u64) -> Class {
+    let mut below = 0;
+    let mut at = (key >> ROOT_SHIFT) as u32;
+    let mut shift = ROOT_SHIFT;
+    while shift > LAST_SHIFT {
+        let Some(entry) = tree.half_word(below, at) else {
+            return Class::Closer;
+        };
+        below = entry >> CLASS_BITS;
         if entry & LAST != 0 || below == 0 {
             return class(entry);
         }
-        let Some(next) = self::entry(tree, below as u32, (key >> shift) as u32 & 0xff) else {
-            return Class::Closer;
-        };
-        entry = next;
         shift -= STEP;
+        at = (key >> shift) as u32 & 0xff;
+        if entry & LEAF != 0 {
+            return match tree.half_word(below, at / CLASSES) {
+                Some(classes) => class(classes >> (at % CLASSES * CLASS_BITS)),
+                None => Class::Closer,
+            };
+        }
     }
-    let below = entry >> CLASS_BITS;
-    if entry & LAST != 0 || below == 0 {
-        return class(entry);
-    }
-    let Some(leaf) = tree.line(below as u32) else {
-        return Class::Closer;
-    };
-    let at = (key >> LEAF_SHIFT) as u32 & 0xff;
-    class(tree.word(leaf, at >> 5) >> ((at & 31) * CLASS_BITS))
-}
-
-/// Entry `at` of the root or a node that starts at line `first`.
-#[inline(always)]
-fn entry<T: Lines>(tree: &T, first: u32, at: u32) -> Option<u64> {
-    let line = tree.line(first.wrapping_add(at >> 4))?;
-    Some((tree.word(line, at >> 1) >> ((at & 1) * 32)) & 0xffff_ffff)
+    // Cannot be: there are no nodes so deep.
+    Class::Closer
 }
 
 #[inline(always)]
-fn class(bits: u64) -> Class {
+fn class(bits: u32) -> Class {
     match bits & ((1 << CLASS_BITS) - 1) {
-        DEFAULT => Class::Default,
-        CLOSER => Class::Closer,
-        REFUSES => Class::Refuses,
+        1 => Class::Default,
+        2 => Class::Closer,
+        3 => Class::Refuses,
         _ => Class::Outside,
     }
 }

@@ -39,6 +39,14 @@ pub trait Lines {
 
     /// Word `at` of the line, of which only the lowest three bits count.
     fn word(&self, line: Self::Line, at: u32) -> u64;
+
+    /// Half `at` of the words that begin with line `first`, of each word the
+    /// lower one first; `None` as for [`Lines::line`].
+    #[inline(always)]
+    fn half_word(&self, first: u32, at: u32) -> Option<u32> {
+        let line = self.line(first.wrapping_add(at / (2 * LINE_WORDS)))?;
+        Some((self.word(line, at / 2) >> (32 * (at & 1))) as u32)
+    }
 }
 
 /// The first word of an IPv4 address, given in host order.

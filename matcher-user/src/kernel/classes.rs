@@ -4,7 +4,7 @@
 use ipnet::IpNet;
 use matcher_common::{
     abi::Setting,
-    table::class::{CLOSER, ROOT_LINES},
+    table::class::{Class, ROOT_LINES},
 };
 
 use super::{KernelError, grace::wait_for_packets, tables::Tables};
@@ -30,13 +30,17 @@ impl Tables {
             .map(|at| at.prefix)
             .collect();
         let next = self.setting(Setting::ClassGeneration)?.wrapping_add(1);
-        let v4 = class::Plan::v4(
-            subscribers.iter().copied(),
-            entries.clone().filter(|at| at.1).map(|at| at.0),
-            entries.clone().filter(|at| !at.1).map(|at| at.0),
-        );
-        let v6 = class::Plan::v6(subscribers.iter().copied());
-        let in_v6 = filter::Plan::new(Family::V6, entries.map(|at| at.0));
+        let subscribers = || subscribers.iter().copied();
+        let refusals = || entries.clone().filter(|at| at.1).map(|at| at.0);
+        let others = || entries.clone().filter(|at| !at.1).map(|at| at.0);
+        let v4 = class::Plan::v4(subscribers(), refusals(), others());
+        let mut v6 = class::Plan::v6(subscribers(), refusals(), others());
+        let mut in_filter = filter::Plan::new(Family::V6, []);
+        if v6.bytes() > self.images.classes_v6.bytes() {
+            // Opt-outs so far from each other that each takes lines of its own.
+            v6 = class::Plan::v6(subscribers(), [], []);
+            in_filter = filter::Plan::new(Family::V6, entries.map(|at| at.0));
+        }
         let seeds = random_seeds()?;
         // Until the last switch this half was in use.
         wait_for_packets();
@@ -55,8 +59,8 @@ impl Tables {
                 halves.write(next, &plan.build());
             }
         }
-        if in_v6.bytes() > images.consent_v6.bytes()
-            || !images.consent_v6.write(next, &in_v6.build(seeds))
+        if in_filter.bytes() > images.consent_v6.bytes()
+            || !images.consent_v6.write(next, &in_filter.build(seeds))
         {
             images.consent_v6.write(next, &always_maybe());
         }
@@ -92,7 +96,8 @@ pub(super) fn random_seeds() -> Result<matcher_common::table::hash::Seeds, Kerne
 
 /// A tree that knows nothing: every address is one to look at closer.
 fn all_closer() -> Image {
-    let both = CLOSER << 32 | CLOSER;
+    let closer = Class::Closer as u64;
+    let both = closer << 32 | closer;
     Image::filled(ROOT_LINES as usize, both)
 }
 

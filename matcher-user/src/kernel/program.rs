@@ -96,7 +96,11 @@ impl Sizes {
             classes_v4: ROOT_LINES
                 .saturating_add(entries / 8)
                 .saturating_add(entries.saturating_mul(32).clamp(1024, 16_384)),
-            classes_v6: ROOT_LINES.saturating_add(entries.saturating_mul(162).clamp(1024, 65_536)),
+            // The same for opt-outs that lie eight in a leaf, whatever the length
+            // of their prefixes.
+            classes_v6: ROOT_LINES
+                .saturating_add(entries / 8)
+                .saturating_add(entries.saturating_mul(162).clamp(1024, 65_536)),
             consent_v6: lines(filter::bytes_at_most(entries.into())),
             filter: lines(filter::bytes_at_most(indicators)),
             hosts_v4: lines(hosts::bytes_at_most(Family::V4, indicators)),

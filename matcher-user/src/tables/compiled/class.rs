@@ -4,8 +4,8 @@ use ipnet::IpNet;
 use matcher_common::table::{
     LINE_WORDS,
     class::{
-        CLASS_BITS, CLOSER, DEFAULT, LEAF_LINES, LEAF_SHIFT_V4, LEAF_SHIFT_V6, NODE_LINES, REFUSES,
-        ROOT_LINES, ROOT_SHIFT, STEP,
+        CLASS_BITS, Class, LAST_SHIFT_V4, LAST_SHIFT_V6, LEAF, LEAF_LINES, NODE_LINES, ROOT_LINES,
+        ROOT_SHIFT, STEP,
     },
 };
 
@@ -17,12 +17,14 @@ const ENTRIES: u64 = 1 << STEP;
 /// First and last value of the first word of addresses, both inside.
 type Range = (u64, u64);
 
+/// A range whose addresses have this class.
+type Segment = (Range, Class);
+
 /// A tree to be built: what it takes is known, nothing is taken yet.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    leaf_shift: u32,
     /// Disjoint, sorted; what lies between is outside.
-    segments: Vec<(Range, u64)>,
+    segments: Vec<Segment>,
     lines: u64,
 }
 
@@ -41,30 +43,28 @@ impl Plan {
         let subscribers = union(spans(Family::V4, subscribers));
         let refusals = union(spans(Family::V4, refusals));
         let others = union(spans(Family::V4, others));
-        Self::new(LEAF_SHIFT_V4, classed(&subscribers, &others, &refusals))
+        Self::new(LAST_SHIFT_V4, classed(&subscribers, &others, &refusals))
     }
 
-    /// The tree of IPv6: the subscriber space alone. A /64 of which a part is
-    /// a subscriber's is one to look at closer.
-    pub fn v6(subscribers: impl IntoIterator<Item = IpNet>) -> Self {
-        let (whole, part): (Vec<Key>, Vec<Key>) = subscribers
-            .into_iter()
-            .filter_map(|prefix| Key::of(Family::V6, &prefix))
-            .partition(|key| key.length <= 64);
-        let whole = union(whole.into_iter().map(Key::span).collect());
-        let part = union(part.into_iter().map(Key::span).collect());
-        let all = union(whole.iter().chain(&part).copied().collect());
-        let parts = subtract(&part, &whole);
-        Self::new(LEAF_SHIFT_V6, classed(&all, &parts, &[]))
+    /// The tree of IPv6: the same, but that a /64 of which a part is a
+    /// subscriber's or has a consent entry is one to look at closer.
+    pub fn v6(
+        subscribers: impl IntoIterator<Item = IpNet>,
+        refusals: impl IntoIterator<Item = IpNet>,
+        others: impl IntoIterator<Item = IpNet>,
+    ) -> Self {
+        let (space, parts) = by_64(subscribers);
+        let (refusals, parts_refuse) = by_64(refusals);
+        let mut closer = subtract(&parts, &space);
+        closer.extend(parts_refuse);
+        closer.extend(spans(Family::V6, others));
+        let space = union([space, parts].concat());
+        Self::new(LAST_SHIFT_V6, classed(&space, &union(closer), &refusals))
     }
 
-    fn new(leaf_shift: u32, segments: Vec<(Range, u64)>) -> Self {
-        let lines = u64::from(ROOT_LINES) + below(&segments, leaf_shift);
-        Self {
-            leaf_shift,
-            segments,
-            lines,
-        }
+    fn new(last_shift: u32, segments: Vec<Segment>) -> Self {
+        let lines = u64::from(ROOT_LINES) + below(&segments, last_shift);
+        Self { segments, lines }
     }
 
     /// Bytes of the image.
@@ -76,14 +76,27 @@ impl Plan {
     pub fn build(&self) -> Image {
         let mut builder = Builder {
             image: Image::zeroed(usize::try_from(self.lines).unwrap_or(0)),
-            leaf_shift: self.leaf_shift,
             next: u64::from(ROOT_LINES),
         };
-        for (range, class) in &self.segments {
-            builder.paint(0, ROOT_SHIFT, *range, *class);
-        }
+        let root = Block {
+            first: 0,
+            shift: ROOT_SHIFT,
+            is_leaf: false,
+            range: (0, u64::MAX),
+        };
+        builder.fill(&root, &self.segments);
         builder.image
     }
+}
+
+/// The prefixes of IPv6 up to a /64, and the /64s of which others are a part.
+fn by_64(prefixes: impl IntoIterator<Item = IpNet>) -> (Vec<Range>, Vec<Range>) {
+    let (whole, part): (Vec<Key>, Vec<Key>) = prefixes
+        .into_iter()
+        .filter_map(|prefix| Key::of(Family::V6, &prefix))
+        .partition(|key| key.length <= 64);
+    let ranges = |keys: Vec<Key>| union(keys.into_iter().map(Key::span).collect());
+    (ranges(whole), ranges(part))
 }
 
 fn spans(family: Family, prefixes: impl IntoIterator<Item = IpNet>) -> Vec<Range> {
@@ -118,20 +131,25 @@ fn subtract(ranges: &[Range], others: &[Range]) -> Vec<Range> {
 }
 
 /// Class of each part of the space, in order.
-fn classed(space: &[Range], closer: &[Range], refuses: &[Range]) -> Vec<(Range, u64)> {
+fn classed(space: &[Range], closer: &[Range], refuses: &[Range]) -> Vec<Segment> {
     let mut segments = Vec::new();
     let mut rest = Vec::new();
     cross(space, closer, |range, inside| {
         if inside {
-            segments.push((range, CLOSER));
+            segments.push((range, Class::Closer));
         } else {
             rest.push(range);
         }
     });
     cross(&rest, refuses, |range, inside| {
-        segments.push((range, if inside { REFUSES } else { DEFAULT }));
+        let class = if inside {
+            Class::Refuses
+        } else {
+            Class::Default
+        };
+        segments.push((range, class));
     });
-    segments.sort_unstable();
+    segments.sort_unstable_by_key(|(range, _)| *range);
     segments
 }
 
@@ -165,26 +183,34 @@ fn cross(ranges: &[Range], others: &[Range], mut piece: impl FnMut(Range, bool))
     }
 }
 
-/// Lines of all nodes and leaves: every change of class splits the entries in
-/// which it lies, and does not only touch.
-fn below(segments: &[(Range, u64)], leaf_shift: u32) -> u64 {
+/// Where the class changes between `first` and `last`, and not only at their own
+/// ends.
+fn changes(segments: &[Segment], (first, last): Range) -> impl Iterator<Item = u64> {
+    segments
+        .iter()
+        .flat_map(|((start, end), _)| [Some(*start), end.checked_add(1)])
+        .flatten()
+        .filter(move |at| first < *at && *at <= last)
+}
+
+/// Lines of all nodes and leaves. A change of class inside an entry asks for
+/// something below it: for a node if it lies inside one of the parts, too.
+fn below(segments: &[Segment], last_shift: u32) -> u64 {
+    let inside = |at: u64, shift: u32| at >> shift << shift != at;
     let mut lines = 0;
     let mut shift = ROOT_SHIFT;
-    while shift > leaf_shift {
-        let size = if shift == leaf_shift + STEP {
-            LEAF_LINES
-        } else {
-            NODE_LINES
-        };
-        let mut last = None;
-        let ends = segments
-            .iter()
-            .flat_map(|((start, end), _)| [Some(*start), end.checked_add(1)]);
-        for end in ends.flatten() {
-            let entry = end >> shift;
-            if entry << shift != end && last != Some(entry) {
-                last = Some(entry);
-                lines += u64::from(size);
+    while shift > last_shift {
+        let mut split = None;
+        let mut with_node = None;
+        for at in changes(segments, (0, u64::MAX)).filter(|at| inside(*at, shift)) {
+            let entry = at >> shift;
+            if split != Some(entry) {
+                split = Some(entry);
+                lines += u64::from(LEAF_LINES);
+            }
+            if inside(at, shift - STEP) && with_node != Some(entry) {
+                with_node = Some(entry);
+                lines += u64::from(NODE_LINES - LEAF_LINES);
             }
         }
         shift -= STEP;
@@ -192,62 +218,93 @@ fn below(segments: &[(Range, u64)], leaf_shift: u32) -> u64 {
     lines
 }
 
+/// The root, a node or a leaf.
+struct Block {
+    first: u64,
+    /// Bits below an entry.
+    shift: u32,
+    is_leaf: bool,
+    /// The addresses that it decides.
+    range: Range,
+}
+
 struct Builder {
     image: Image,
-    leaf_shift: u32,
     next: u64,
 }
 
 impl Builder {
-    /// Gives a range its class, in the node at line `first`, whose entries
-    /// have `shift` bits below them. Nothing was painted there before.
-    fn paint(&mut self, first: u64, shift: u32, range: Range, class: u64) {
-        let (start, end) = range;
-        for at in start >> shift..=end >> shift {
-            let from = at << shift;
-            let to = from | ((1 << shift) - 1);
-            let (word, offset) = place(first, shift, self.leaf_shift, at);
-            if start <= from && to <= end {
-                self.image.or(word, class << offset);
-                continue;
+    /// Gives every entry of the block its class, or what lies below it.
+    /// `segments`: those that reach into its range.
+    fn fill(&mut self, block: &Block, mut segments: &[Segment]) {
+        let (mut next, last) = block.range;
+        let below = (1 << block.shift) - 1;
+        while let Some(&((start, end), class)) = segments.first() {
+            let start = start.max(next);
+            let entry = (start & !below, start | below);
+            let done = if start == entry.0 && end.min(last) >= entry.1 {
+                let end = end.min(last);
+                // Up to the last entry that it covers whole.
+                let end = end - (end.wrapping_add(1) & below);
+                self.color(block, (start, end), class);
+                end
+            } else {
+                let inside = segments.partition_point(|((start, _), _)| *start <= entry.1);
+                self.split(block, entry, segments.get(..inside).unwrap_or_default());
+                entry.1
+            };
+            let behind = segments.partition_point(|((_, end), _)| *end <= done);
+            segments = segments.get(behind..).unwrap_or_default();
+            if done >= last {
+                return;
             }
-            let entry = self.entry(word, offset);
-            let mut down = entry >> CLASS_BITS;
-            if down == 0 {
-                down = self.next;
-                self.next += u64::from(lines_below(shift, self.leaf_shift));
-                self.image.or(word, down << CLASS_BITS << offset);
-            }
-            self.paint(down, shift - STEP, (start.max(from), end.min(to)), class);
+            next = done + 1;
         }
     }
 
-    fn entry(&self, word: usize, offset: u32) -> u64 {
-        let word = self.image.lines.as_flattened().get(word);
-        word.map_or(0, |word| word >> offset & 0xffff_ffff)
+    /// Gives all entries in the range the class.
+    fn color(&mut self, block: &Block, (start, end): Range, class: Class) {
+        for at in start >> block.shift..=end >> block.shift {
+            self.or(block, at, class as u64);
+        }
     }
-}
 
-/// Word and bit of the entry for the values `at` in the node at line `first`.
-fn place(first: u64, shift: u32, leaf_shift: u32, at: u64) -> (usize, u32) {
-    let base = first * u64::from(LINE_WORDS);
-    let (word, offset) = if shift == ROOT_SHIFT {
-        (at / 2, at % 2 * 32)
-    } else if shift == leaf_shift {
-        let at = at % ENTRIES;
-        (at / 32, at % 32 * u64::from(CLASS_BITS))
-    } else {
-        let at = at % ENTRIES;
-        (at / 2, at % 2 * 32)
-    };
-    ((base + word) as usize, offset as u32)
-}
+    /// Makes what lies below the entry with this range, and fills it.
+    fn split(&mut self, block: &Block, entry: Range, segments: &[Segment]) {
+        let shift = block.shift - STEP;
+        let is_leaf = changes(segments, entry).all(|at| at >> shift << shift == at);
+        let first = self.next;
+        let (lines, class) = if is_leaf {
+            (LEAF_LINES, LEAF)
+        } else {
+            (NODE_LINES, 0)
+        };
+        self.next += u64::from(lines);
+        self.or(
+            block,
+            entry.0 >> block.shift,
+            first << CLASS_BITS | u64::from(class),
+        );
+        let below = Block {
+            first,
+            shift,
+            is_leaf,
+            range: entry,
+        };
+        self.fill(&below, segments);
+    }
 
-/// Lines of what hangs below an entry with `shift` bits below it.
-fn lines_below(shift: u32, leaf_shift: u32) -> u32 {
-    if shift == leaf_shift + STEP {
-        LEAF_LINES
-    } else {
-        NODE_LINES
+    /// Writes the entry for the values `at`, which is zero.
+    fn or(&mut self, block: &Block, at: u64, value: u64) {
+        let at = if block.shift == ROOT_SHIFT {
+            at
+        } else {
+            at % ENTRIES
+        };
+        let bits = u64::from(if block.is_leaf { CLASS_BITS } else { u32::BITS });
+        let per_word = u64::from(u64::BITS) / bits;
+        let word = block.first * u64::from(LINE_WORDS) + at / per_word;
+        self.image
+            .or(word as usize, value << (at % per_word * bits));
     }
 }

@@ -2,8 +2,7 @@ use super::super::class::*;
 use super::super::filter;
 use super::*;
 use matcher_common::table::class::{
-    CLASS_BITS, LEAF_LINES, LEAF_SHIFT_V4, LEAF_SHIFT_V6, NODE_LINES, ROOT_LINES, ROOT_SHIFT, STEP,
-    class_v4, class_v6,
+    CLASS_BITS, LEAF, LEAF_LINES, NODE_LINES, ROOT_LINES, class_v4, class_v6,
 };
 
 fn class_of(tree: &Image, consent: &Image, address: IpAddr) -> Class {
@@ -30,48 +29,45 @@ fn expected(space: &[IpNet], refusals: &[IpNet], others: &[IpNet], address: IpAd
 
 /// Bytes that the tree of so many entries takes at most, wherever they lie:
 /// each end of a prefix splits one node and one leaf (in IPv6 five nodes).
-fn bytes_at_most(family: Family, subscriber_prefixes: usize, consent_entries: usize) -> u64 {
-    let (ends, nodes) = match family {
-        Family::V4 => ((subscriber_prefixes + consent_entries) * 2, 1),
-        Family::V6 => (subscriber_prefixes * 2, 5),
+fn bytes_at_most(family: Family, entries: usize) -> u64 {
+    let nodes = match family {
+        Family::V4 => 1,
+        Family::V6 => 5,
     };
     let path = u64::from(nodes * NODE_LINES + LEAF_LINES);
-    (u64::from(ROOT_LINES) + ends as u64 * path) * LINE_BYTES
+    (u64::from(ROOT_LINES) + entries as u64 * 2 * path) * LINE_BYTES
 }
 
-fn build_v4(space: &[IpNet], refusals: &[IpNet], others: &[IpNet]) -> Image {
+fn build(family: Family, space: &[IpNet], refusals: &[IpNet], others: &[IpNet]) -> Image {
+    let entries = space.len() + refusals.len() + others.len();
     let [space, refusals, others] = [space, refusals, others].map(|nets| nets.iter().copied());
-    let entries = refusals.len() + others.len();
-    let most = bytes_at_most(Family::V4, space.len(), entries);
-    let plan = Plan::v4(space, refusals, others);
-    assert!(plan.bytes() <= most);
+    let plan = match family {
+        Family::V4 => Plan::v4(space, refusals, others),
+        Family::V6 => Plan::v6(space, refusals, others),
+    };
+    assert!(plan.bytes() <= bytes_at_most(family, entries));
     plan.build()
 }
 
-fn build_v6(space: &[IpNet]) -> Image {
-    let plan = Plan::v6(space.iter().copied());
-    assert!(plan.bytes() <= bytes_at_most(Family::V6, space.len(), 0));
-    plan.build()
-}
-
-/// Lines of the root, node or leaf at line `first`, and of all below it.
-fn reached(tree: &Image, first: usize, shift: u32, leaf_shift: u32) -> usize {
-    if shift == leaf_shift {
-        return LEAF_LINES as usize;
-    }
-    let own = if shift == ROOT_SHIFT {
-        ROOT_LINES
+/// Lines of what hangs below an entry, and of all below that.
+fn below(tree: &Image, entry: u64) -> usize {
+    let first = (entry >> CLASS_BITS) as usize;
+    if first == 0 {
+        0
+    } else if entry & u64::from(LEAF) != 0 {
+        LEAF_LINES as usize
     } else {
-        NODE_LINES
-    } as usize;
-    let entries = tree.lines()[first..first + own].as_flattened();
-    let below = entries
+        reached(tree, first, NODE_LINES as usize)
+    }
+}
+
+/// Lines of a node or the root, and of all below it.
+fn reached(tree: &Image, first: usize, lines: usize) -> usize {
+    let words = tree.lines()[first..first + lines].as_flattened();
+    let entries = words
         .iter()
-        .flat_map(|word| [word & 0xffff_ffff, word >> 32])
-        .map(|entry| entry >> CLASS_BITS)
-        .filter(|down| *down != 0)
-        .map(|down| reached(tree, down as usize, shift - STEP, leaf_shift));
-    own + below.sum::<usize>()
+        .flat_map(|word| [word & 0xffff_ffff, word >> 32]);
+    lines + entries.map(|entry| below(tree, entry)).sum::<usize>()
 }
 
 fn no_filter() -> Image {
@@ -86,7 +82,7 @@ proptest! {
         others in prop::collection::vec(prefix(Family::V4), 0..10),
         seed: u64,
     ) {
-        let tree = build_v4(&space, &refusals, &others);
+        let tree = build(Family::V4, &space, &refusals, &others);
         let all = [space.clone(), refusals.clone(), others.clone()].concat();
         for address in telling(&all, &mut Numbers::new(seed)) {
             prop_assert_eq!(
@@ -103,43 +99,56 @@ proptest! {
         refusals in prop::collection::vec(prefix(Family::V4), 0..20),
         others in prop::collection::vec(prefix(Family::V4), 0..10),
         space_v6 in prop::collection::vec(prefix(Family::V6), 0..20),
+        refusals_v6 in prop::collection::vec(prefix(Family::V6), 0..20),
+        others_v6 in prop::collection::vec(prefix(Family::V6), 0..10),
     ) {
-        for (plan, leaf_shift) in [
-            (Plan::v4(space, refusals, others), LEAF_SHIFT_V4),
-            (Plan::v6(space_v6), LEAF_SHIFT_V6),
+        for plan in [
+            Plan::v4(space, refusals, others),
+            Plan::v6(space_v6, refusals_v6, others_v6),
         ] {
             let image = plan.build();
             prop_assert_eq!(image.bytes().len() as u64, plan.bytes());
-            prop_assert_eq!(image.lines().len(), reached(&image, 0, ROOT_SHIFT, leaf_shift));
+            prop_assert_eq!(image.lines().len(), reached(&image, 0, ROOT_LINES as usize));
         }
     }
 
     #[test]
-    fn ipv6_classes_are_never_wrong_and_seldom_closer_than_needed(
+    fn ipv6_classes_are_exact_but_for_parts_of_a_64(
+        space in prop::collection::vec(prefix(Family::V6), 0..20),
+        refusals in prop::collection::vec(prefix(Family::V6), 0..20),
+        others in prop::collection::vec(prefix(Family::V6), 0..10),
+        seed: u64,
+    ) {
+        let tree = build(Family::V6, &space, &refusals, &others);
+        let none = no_filter();
+        let all = [space.clone(), refusals.clone(), others.clone()].concat();
+        for address in telling(&all, &mut Numbers::new(seed)) {
+            let class = class_of(&tree, &none, address);
+            let exact = expected(&space, &refusals, &others, address);
+            let shared = all.iter().any(|prefix| {
+                prefix.prefix_len() > 64 && prefix.supernet_to(64).contains(&address)
+            });
+            prop_assert!(
+                class == exact || (class == Class::Closer && shared),
+                "{}: {:?}, not {:?}", address, class, exact
+            );
+        }
+    }
+
+    #[test]
+    fn a_filter_beside_a_tree_of_the_space_alone_is_never_wrong(
         space in prop::collection::vec(prefix(Family::V6), 0..20),
         consent in prop::collection::vec(prefix(Family::V6), 0..20),
         seed: u64,
     ) {
-        let tree = build_v6(&space);
+        let tree = build(Family::V6, &space, &[], &[]);
         let mut numbers = Numbers::new(seed);
-        let refuse = filter::Plan::new(Family::V6, consent.iter().copied()).build(numbers.seeds());
-        let none = no_filter();
+        let filter = filter::Plan::new(Family::V6, consent.iter().copied()).build(numbers.seeds());
         let both = [space.clone(), consent.clone()].concat();
         for address in telling(&both, &mut numbers) {
-            let class = class_of(&tree, &refuse, address);
+            let class = class_of(&tree, &filter, address);
             let exact = expected(&space, &[], &consent, address);
             prop_assert!(class == exact || class == Class::Closer, "{}: {:?}", address, class);
-            // Without consent entries only a /64 that is shared out is closer.
-            let alone = class_of(&tree, &none, address);
-            let exact = expected(&space, &[], &[], address);
-            let shared = space.iter().any(|prefix| {
-                prefix.prefix_len() > 64
-                    && prefix.supernet_to(64).contains(&address)
-            });
-            prop_assert!(
-                alone == exact || (alone == Class::Closer && shared),
-                "{}: {:?}", address, alone
-            );
         }
     }
 }
@@ -157,8 +166,8 @@ impl To64 for IpNet {
 #[test]
 fn one_opt_out_touches_one_subscriber() {
     let space: Vec<IpNet> = vec!["100.64.0.0/10".parse().unwrap()];
-    let nobody = build_v4(&space, &[], &[]);
-    let tree = build_v4(&space, &["100.64.3.7/32".parse().unwrap()], &[]);
+    let nobody = build(Family::V4, &space, &[], &[]);
+    let tree = build(Family::V4, &space, &["100.64.3.7/32".parse().unwrap()], &[]);
     // A node and a leaf.
     assert_eq!(tree.lines().len(), nobody.lines().len() + 16 + 1);
     let class = |text: &str| class_of(&tree, &tree, text.parse().unwrap());
@@ -170,7 +179,7 @@ fn one_opt_out_touches_one_subscriber() {
     // The next one in the same /24 has its bits in the same leaf, and one that
     // no subscriber has takes nothing.
     let refused = ["100.64.3.7/32", "100.64.3.8/32", "8.8.8.8/32"].map(|net| net.parse().unwrap());
-    let more = build_v4(&space, &refused, &[]);
+    let more = build(Family::V4, &space, &refused, &[]);
     assert_eq!(more.lines().len(), tree.lines().len());
     let class = |text: &str| class_of(&more, &more, text.parse().unwrap());
     assert_eq!(class("100.64.3.7"), Class::Refuses);
@@ -203,6 +212,37 @@ fn a_million_opt_outs_in_a_ten_are_exact() {
         assert_eq!(class, expected, "{at}");
     }
     assert!(plan.bytes() < 2 << 20, "{}", plan.bytes());
+}
+
+#[test]
+fn opt_outs_of_one_length_share_leaves() {
+    let space: Vec<IpNet> = vec!["2001:db8::/32".parse().unwrap()];
+    let refused = ["2001:db8:7:100::/56", "2001:db8:7:ff00::/56"].map(|net| net.parse().unwrap());
+    let tree = build(Family::V6, &space, &refused, &[]);
+    // Nodes below the /16, the /24, the /32 and the /40, and below the /48 a leaf.
+    let lines = ROOT_LINES + 4 * NODE_LINES + LEAF_LINES;
+    assert_eq!(tree.lines().len(), lines as usize);
+    let class = |text: &str| class_of(&tree, &no_filter(), text.parse().unwrap());
+    assert_eq!(class("2001:db8:7:1ff:ffff::"), Class::Refuses);
+    assert_eq!(class("2001:db8:7:ff00::1"), Class::Refuses);
+    assert_eq!(class("2001:db8:7:200::1"), Class::Default);
+    assert_eq!(class("2001:db8:8::1"), Class::Default);
+    assert_eq!(class("2001:db9::1"), Class::Outside);
+    // Who is given a /64 takes a node in the place of the leaf, and one below it.
+    let refused = [
+        refused[0],
+        refused[1],
+        "2001:db8:7:205::/64".parse().unwrap(),
+    ];
+    let deeper = build(Family::V6, &space, &refused, &[]);
+    assert_eq!(
+        deeper.lines().len(),
+        tree.lines().len() + NODE_LINES as usize
+    );
+    let class = |text: &str| class_of(&deeper, &no_filter(), text.parse().unwrap());
+    assert_eq!(class("2001:db8:7:205::1"), Class::Refuses);
+    assert_eq!(class("2001:db8:7:204::1"), Class::Default);
+    assert_eq!(class("2001:db8:7:1ff:ffff::"), Class::Refuses);
 }
 
 #[test]
