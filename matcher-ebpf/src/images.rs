@@ -281,6 +281,7 @@ impl Lines for Block {
     #[inline(always)]
     fn half_word(&self, first: u32, at: u32) -> Option<u32> {
         let at = u64::from(first) * u64::from(LINE_BYTES) + u64::from(at) * 4;
+        let at = opaque(at as usize) as u64;
         // So, as the verifier does not know that `at` is a multiple of 4.
         if at > (u64::from(self.lines) * u64::from(LINE_BYTES)).wrapping_sub(4) {
             return None;

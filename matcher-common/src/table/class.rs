@@ -1,11 +1,13 @@
 //! Is an address a subscriber's, and does the default consent hold for it, or
 //! a refusal?
 //!
-//! A tree over the first 64 bits of an address: a root of 65,536 entries, nodes
-//! of 256, and leaves of 256 times two bits in one line. What lies below an entry
-//! is a leaf where each of its 256 parts is of one class, else a node. So it
-//! takes few lines where subscribers have prefixes of one length, as IPv6 has it:
-//! a leaf is 256 of them.
+//! A tree over the first 64 bits of an address. The bits that all subscribers have
+//! in common are in the head, line 0 ([`head`]): whoever has others is outside, and
+//! the tree begins behind them. So an operator with one allocation of IPv6 has two
+//! steps to a /56. Then come a root of 65,536 entries, nodes of 256, and leaves of
+//! 256 times two bits in one line. What lies below an entry is a leaf where each of
+//! its 256 parts is of one class, else a node. So it takes few lines where
+//! subscribers have prefixes of one length, as IPv6 has it: a leaf is 256 of them.
 //!
 //! Of IPv4 it has a class for every single address, of IPv6 one for each /64;
 //! where an entry is longer that is "look closer". Should the tree of IPv6 with
@@ -13,8 +15,8 @@
 //! and a [`filter`] the consent entries.
 //!
 //! An entry is 32 bits: the lowest two a class, the rest the first line of
-//! what stands below, 0: nothing. Line 0 is the root's, so that no pointer is
-//! lost. Above a leaf the class is [`LEAF`], above a node 0. No class and nothing
+//! what stands below, 0: nothing. Line 0 is the head, so that no pointer is lost.
+//! Above a leaf the class is [`LEAF`], above a node 0. No class and nothing
 //! below: outside.
 
 use super::{Lines, filter};
@@ -35,6 +37,18 @@ pub enum Class {
     Refuses = 3,
 }
 
+/// Words of the head, line 0.
+pub mod head {
+    /// The bits that all subscribers have in common, in their places.
+    pub const COMMON: u32 = 0;
+    /// Ones where these are, else zeros.
+    pub const MASK: u32 = 1;
+    /// How many they are.
+    pub const BITS: u32 = 2;
+}
+
+/// First line of the root.
+pub const ROOT: u32 = 1;
 /// Below an entry with this bit nothing stands.
 const LAST: u32 = Class::Closer as u32 & Class::Refuses as u32;
 /// The class of an entry below which there is a leaf.
@@ -50,11 +64,11 @@ pub const ROOT_LINES: u32 = 4096;
 pub const NODE_LINES: u32 = 16;
 /// Lines of a leaf.
 pub const LEAF_LINES: u32 = 1;
-/// Bits of the first word of an address below an entry of the root.
+/// Bits below an entry of the root, of 64 behind those in common.
 pub const ROOT_SHIFT: u32 = 48;
 /// Bits of an address that a node or leaf decides.
 pub const STEP: u32 = 8;
-/// Bits below an entry of the lowest leaves in the tree of IPv4.
+/// Bits below an entry of the lowest leaves in the tree of IPv4 at least.
 pub const LAST_SHIFT_V4: u32 = 32;
 /// The same in the tree of IPv6.
 pub const LAST_SHIFT_V6: u32 = 0;
@@ -77,7 +91,14 @@ pub fn class_v6<T: Lines, F: Lines>(tree: &T, consent: &F, high: u64, low: u64) 
 
 #[inline(always)]
 fn walk<T: Lines, const LAST_SHIFT: u32>(tree: &T, key: u64) -> Class {
-    let mut below = 0;
+    let Some(head) = tree.line(0) else {
+        return Class::Closer;
+    };
+    if (key ^ tree.word(head, head::COMMON)) & tree.word(head, head::MASK) != 0 {
+        return Class::Outside;
+    }
+    let key = key << (tree.word(head, head::BITS) & 63);
+    let mut below = ROOT;
     let mut at = (key >> ROOT_SHIFT) as u32;
     let mut shift = ROOT_SHIFT;
     while shift > LAST_SHIFT {

@@ -4,7 +4,7 @@
 use ipnet::IpNet;
 use matcher_common::{
     abi::Setting,
-    table::class::{Class, ROOT_LINES},
+    table::class::{Class, ROOT, ROOT_LINES, head},
 };
 
 use super::{KernelError, grace::wait_for_packets, tables::Tables};
@@ -98,7 +98,12 @@ pub(super) fn random_seeds() -> Result<matcher_common::table::hash::Seeds, Kerne
 fn all_closer() -> Image {
     let closer = Class::Closer as u64;
     let both = closer << 32 | closer;
-    Image::filled(ROOT_LINES as usize, both)
+    let mut image = Image::filled((ROOT + ROOT_LINES) as usize, both);
+    // Nothing is in common: whoever it is asks the root.
+    for word in [head::COMMON, head::MASK, head::BITS] {
+        image.set(word as usize, 0);
+    }
+    image
 }
 
 /// A filter that knows nothing: every address is a maybe.

@@ -7,7 +7,10 @@ use aya::{
 };
 use matcher_common::{
     abi::{self, Packet, Setting},
-    table::{LINE_BYTES, class::ROOT_LINES},
+    table::{
+        LINE_BYTES,
+        class::{ROOT, ROOT_LINES},
+    },
 };
 
 use crate::tables::compiled::{Family, filter, hosts};
@@ -93,12 +96,12 @@ impl Sizes {
                 .saturating_add(1024),
             // Root, leaves for opt-outs that lie eight in a /24 on average, and
             // nodes for a few hundred /16.
-            classes_v4: ROOT_LINES
+            classes_v4: (ROOT + ROOT_LINES)
                 .saturating_add(entries / 8)
                 .saturating_add(entries.saturating_mul(32).clamp(1024, 16_384)),
             // The same for opt-outs that lie eight in a leaf, whatever the length
             // of their prefixes.
-            classes_v6: ROOT_LINES
+            classes_v6: (ROOT + ROOT_LINES)
                 .saturating_add(entries / 8)
                 .saturating_add(entries.saturating_mul(162).clamp(1024, 65_536)),
             consent_v6: lines(filter::bytes_at_most(entries.into())),

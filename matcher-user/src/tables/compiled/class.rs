@@ -4,8 +4,8 @@ use ipnet::IpNet;
 use matcher_common::table::{
     LINE_WORDS,
     class::{
-        CLASS_BITS, Class, LAST_SHIFT_V4, LAST_SHIFT_V6, LEAF, LEAF_LINES, NODE_LINES, ROOT_LINES,
-        ROOT_SHIFT, STEP,
+        CLASS_BITS, Class, LAST_SHIFT_V4, LAST_SHIFT_V6, LEAF, LEAF_LINES, NODE_LINES, ROOT,
+        ROOT_LINES, ROOT_SHIFT, STEP, head,
     },
 };
 
@@ -23,7 +23,9 @@ type Segment = (Range, Class);
 /// A tree to be built: what it takes is known, nothing is taken yet.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Disjoint, sorted; what lies between is outside.
+    common: Common,
+    /// Disjoint, sorted; what lies between is outside. Without the bits in
+    /// common.
     segments: Vec<Segment>,
     lines: u64,
 }
@@ -62,9 +64,18 @@ impl Plan {
         Self::new(LAST_SHIFT_V6, classed(&space, &union(closer), &refusals))
     }
 
-    fn new(last_shift: u32, segments: Vec<Segment>) -> Self {
-        let lines = u64::from(ROOT_LINES) + below(&segments, last_shift);
-        Self { segments, lines }
+    fn new(last_shift: u32, mut segments: Vec<Segment>) -> Self {
+        let common = Common::of(&segments, last_shift);
+        for ((start, end), _) in &mut segments {
+            *start <<= common.bits;
+            *end = *end << common.bits | ((1 << common.bits) - 1);
+        }
+        let lines = u64::from(ROOT + ROOT_LINES) + below(&segments, last_shift);
+        Self {
+            common,
+            segments,
+            lines,
+        }
     }
 
     /// Bytes of the image.
@@ -76,16 +87,53 @@ impl Plan {
     pub fn build(&self) -> Image {
         let mut builder = Builder {
             image: Image::zeroed(usize::try_from(self.lines).unwrap_or(0)),
-            next: u64::from(ROOT_LINES),
+            next: u64::from(ROOT + ROOT_LINES),
         };
+        builder.image.set(head::COMMON as usize, self.common.value);
+        builder.image.set(head::MASK as usize, self.common.mask());
+        builder
+            .image
+            .set(head::BITS as usize, self.common.bits.into());
         let root = Block {
-            first: 0,
+            first: u64::from(ROOT),
             shift: ROOT_SHIFT,
             is_leaf: false,
             range: (0, u64::MAX),
         };
         builder.fill(&root, &self.segments);
         builder.image
+    }
+}
+
+/// What the first words of all subscribers' addresses begin with.
+#[derive(Clone, Copy, Debug)]
+struct Common {
+    /// Only the first `bits` may be set.
+    value: u64,
+    bits: u32,
+}
+
+impl Common {
+    /// Whole steps of the tree, so that prefixes of usual lengths end where
+    /// leaves do; and none that would leave less than a root and a step.
+    fn of(segments: &[Segment], last_shift: u32) -> Self {
+        let (Some(((first, _), _)), Some(((_, last), _))) = (segments.first(), segments.last())
+        else {
+            return Self { value: 0, bits: 0 };
+        };
+        let bits = (first ^ last).leading_zeros() / STEP * STEP;
+        let common = Self {
+            value: *first,
+            bits: bits.min(ROOT_SHIFT - STEP - last_shift),
+        };
+        Self {
+            value: first & common.mask(),
+            ..common
+        }
+    }
+
+    fn mask(self) -> u64 {
+        !(u64::MAX >> self.bits)
     }
 }
 

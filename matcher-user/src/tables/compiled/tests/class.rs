@@ -2,7 +2,7 @@ use super::super::class::*;
 use super::super::filter;
 use super::*;
 use matcher_common::table::class::{
-    CLASS_BITS, LEAF, LEAF_LINES, NODE_LINES, ROOT_LINES, class_v4, class_v6,
+    CLASS_BITS, LEAF, LEAF_LINES, NODE_LINES, ROOT, ROOT_LINES, class_v4, class_v6, head,
 };
 
 fn class_of(tree: &Image, consent: &Image, address: IpAddr) -> Class {
@@ -35,7 +35,7 @@ fn bytes_at_most(family: Family, entries: usize) -> u64 {
         Family::V6 => 5,
     };
     let path = u64::from(nodes * NODE_LINES + LEAF_LINES);
-    (u64::from(ROOT_LINES) + entries as u64 * 2 * path) * LINE_BYTES
+    (u64::from(ROOT + ROOT_LINES) + entries as u64 * 2 * path) * LINE_BYTES
 }
 
 fn build(family: Family, space: &[IpNet], refusals: &[IpNet], others: &[IpNet]) -> Image {
@@ -108,7 +108,7 @@ proptest! {
         ] {
             let image = plan.build();
             prop_assert_eq!(image.bytes().len() as u64, plan.bytes());
-            prop_assert_eq!(image.lines().len(), reached(&image, 0, ROOT_LINES as usize));
+            prop_assert_eq!(image.lines().len(), 1 + reached(&image, 1, ROOT_LINES as usize));
         }
     }
 
@@ -168,8 +168,8 @@ fn one_opt_out_touches_one_subscriber() {
     let space: Vec<IpNet> = vec!["100.64.0.0/10".parse().unwrap()];
     let nobody = build(Family::V4, &space, &[], &[]);
     let tree = build(Family::V4, &space, &["100.64.3.7/32".parse().unwrap()], &[]);
-    // A node and a leaf.
-    assert_eq!(tree.lines().len(), nobody.lines().len() + 16 + 1);
+    // The head has the /8, the root each /24: a leaf.
+    assert_eq!(tree.lines().len(), nobody.lines().len() + 1);
     let class = |text: &str| class_of(&tree, &tree, text.parse().unwrap());
     assert_eq!(class("100.64.3.7"), Class::Refuses);
     assert_eq!(class("100.64.3.6"), Class::Default);
@@ -186,6 +186,34 @@ fn one_opt_out_touches_one_subscriber() {
     assert_eq!(class("100.64.3.8"), Class::Refuses);
     assert_eq!(class("100.64.3.9"), Class::Default);
     assert_eq!(class("8.8.8.8"), Class::Outside);
+}
+
+#[test]
+fn whoever_has_not_the_bits_in_common_is_outside() {
+    let near: Vec<IpNet> = ["2400:8800:10::/44", "2400:88ff::/64"]
+        .map(|net| net.parse().unwrap())
+        .to_vec();
+    let far: Vec<IpNet> = [near[0], "2a02::/16".parse().unwrap()].to_vec();
+    for (space, bits) in [(&near, 24), (&far, 0), (&near[..1].to_vec(), 40)] {
+        let tree = build(Family::V6, space, &[], &[]);
+        assert_eq!(tree.lines()[0][head::BITS as usize], bits, "{space:?}");
+        for (address, class) in [
+            ("2400:8800:10::", Class::Default),
+            ("2400:8800:1f:ffff:ffff:ffff:ffff:ffff", Class::Default),
+            ("2400:8800:20::", Class::Outside),
+            ("2400:8800:f:ffff::", Class::Outside),
+            ("2400:8700:10::", Class::Outside),
+            ("2500:8800:10::", Class::Outside),
+            ("a400:8800:10::", Class::Outside),
+            ("::", Class::Outside),
+        ] {
+            assert_eq!(
+                class_of(&tree, &no_filter(), address.parse().unwrap()),
+                class,
+                "{address}"
+            );
+        }
+    }
 }
 
 #[test]
@@ -219,8 +247,8 @@ fn opt_outs_of_one_length_share_leaves() {
     let space: Vec<IpNet> = vec!["2001:db8::/32".parse().unwrap()];
     let refused = ["2001:db8:7:100::/56", "2001:db8:7:ff00::/56"].map(|net| net.parse().unwrap());
     let tree = build(Family::V6, &space, &refused, &[]);
-    // Nodes below the /16, the /24, the /32 and the /40, and below the /48 a leaf.
-    let lines = ROOT_LINES + 4 * NODE_LINES + LEAF_LINES;
+    // The head has the /32, the root each /48, and below that of both is a leaf.
+    let lines = ROOT + ROOT_LINES + LEAF_LINES;
     assert_eq!(tree.lines().len(), lines as usize);
     let class = |text: &str| class_of(&tree, &no_filter(), text.parse().unwrap());
     assert_eq!(class("2001:db8:7:1ff:ffff::"), Class::Refuses);
