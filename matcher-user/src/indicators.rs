@@ -14,9 +14,7 @@ pub mod report;
 use std::{
     cmp::{Ordering, Reverse},
     net::IpAddr,
-    panic::resume_unwind,
     sync::Arc,
-    thread,
 };
 
 use ipnet::IpNet;
@@ -32,6 +30,7 @@ use crate::{
     feeds::FeedEntry,
     hit::IndicatorSummary,
     indicator::{DomainName, Indicator, IndicatorId, Qualifier, Statement, value_text},
+    threads::both,
 };
 
 /// What makes an indicator itself and not another one.
@@ -396,29 +395,6 @@ fn indicators<V: Clone + Ord>(
         }));
     }
     list
-}
-
-/// Entries from which on a second thread is worth its start.
-const LONG: usize = 50_000;
-
-/// Does both, at once if it is about so many entries that it pays. Two threads,
-/// whatever the machine has: the others are for packets.
-fn both<A, B: Send>(
-    entries: usize,
-    one: impl FnOnce() -> A,
-    other: impl FnOnce() -> B + Send,
-) -> (A, B) {
-    if entries < LONG {
-        return (one(), other());
-    }
-    thread::scope(|scope| {
-        let other = scope.spawn(other);
-        let one = one();
-        match other.join() {
-            Ok(other) => (one, other),
-            Err(panic) => resume_unwind(panic),
-        }
-    })
 }
 
 /// In order of id, in which most lists are.

@@ -42,4 +42,5 @@ pub mod sinks;
 pub mod store;
 pub mod subscribers;
 pub mod tables;
+mod threads;
 pub mod verdicts;

@@ -9,7 +9,10 @@ use super::{
     Allowed, AllowedValue, FeedEntry, FeedPolicy, LineProblem, NEVER_MATCH, ProblemKind,
     bogons::{Bogon, bogon, overlap},
 };
-use crate::indicator::{DomainName, Said, value_text};
+use crate::{
+    indicator::{DomainName, Said, value_text},
+    threads::both,
+};
 
 /// Widest IPv4 prefix by default. The widest that is known from published
 /// lists is a /14 (Spamhaus DROP); two bits more leave room. Whatever is wider
@@ -135,28 +138,25 @@ impl Guards {
     /// beside them a note for each entry that somebody confirmed.
     pub fn apply(&self, entries: &mut Vec<FeedEntry>) -> Vec<LineProblem> {
         let judge = Judge::new(self);
-        let mut said = Vec::new();
-        entries.retain(|entry| {
-            let (kind, reason) = match judge.address(entry) {
-                Ok(None) => return true,
-                Ok(Some(confirmed)) => (
-                    ProblemKind::Note,
-                    format!(
-                        "is in the operator's own space; {} confirmed it at {}: {}",
-                        confirmed.by, confirmed.at, confirmed.reason
-                    ),
-                ),
-                Err(refusal) => (ProblemKind::Refused, refusal.to_string()),
-            };
-            said.push(LineProblem {
-                part: entry.part,
-                line: entry.line,
-                kind,
-                reason: format!("{} {reason}", value_text(entry.value)),
-            });
-            kind == ProblemKind::Note
+        let middle = entries.len() / 2;
+        let (one, other) = entries.split_at(middle);
+        let (mut said, more) = both(
+            entries.len(),
+            || judge.all(one, 0),
+            || judge.all(other, middle),
+        );
+        said.extend(more);
+        let mut refused = said
+            .iter()
+            .filter(|(_, problem)| problem.kind == ProblemKind::Refused)
+            .map(|(at, _)| *at)
+            .peekable();
+        let mut places = 0..;
+        entries.retain(|_| {
+            let place = places.next();
+            refused.next_if(|at| Some(*at) == place).is_none()
         });
-        said
+        said.into_iter().map(|(_, problem)| problem).collect()
     }
 
     /// The same for names.
@@ -199,6 +199,33 @@ impl<'a> Judge<'a> {
                 Some((oldest, age))
             }),
         }
+    }
+
+    /// What is to be said of entries, with the place of each, of which `first` is
+    /// the first one's.
+    fn all(&self, entries: &[FeedEntry], first: usize) -> Vec<(usize, LineProblem)> {
+        let mut said = Vec::new();
+        for (entry, place) in entries.iter().zip(first..) {
+            let (kind, reason) = match self.address(entry) {
+                Ok(None) => continue,
+                Ok(Some(confirmed)) => (
+                    ProblemKind::Note,
+                    format!(
+                        "is in the operator's own space; {} confirmed it at {}: {}",
+                        confirmed.by, confirmed.at, confirmed.reason
+                    ),
+                ),
+                Err(refusal) => (ProblemKind::Refused, refusal.to_string()),
+            };
+            let problem = LineProblem {
+                part: entry.part,
+                line: entry.line,
+                kind,
+                reason: format!("{} {reason}", value_text(entry.value)),
+            };
+            said.push((place, problem));
+        }
+        said
     }
 
     /// `Some` for an entry of own space that somebody confirmed.

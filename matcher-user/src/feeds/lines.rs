@@ -47,14 +47,36 @@ pub(super) struct NotUtf8 {
 
 /// The lines of a file, blank ones and comments included.
 pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = Line<'_>> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    lines_from(1, bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes))
+}
+
+/// The lines of a part of a file that begins with line `first`.
+fn lines_from(first: u32, bytes: &[u8]) -> impl Iterator<Item = Line<'_>> {
     bytes
         .split(|byte| *byte == b'\n')
-        .zip(1u32..)
+        .zip(first..)
         .map(|(bytes, number)| Line {
             number,
             bytes: bytes.trim_ascii(),
         })
+}
+
+/// The [`lines`] of a file in two parts of about the same length, for two readers.
+/// `None` where there is one line.
+pub(super) fn lines_in_two(
+    bytes: &[u8],
+) -> Option<(
+    impl Iterator<Item = Line<'_>>,
+    impl Iterator<Item = Line<'_>>,
+)> {
+    let is_end = |byte: &u8| *byte == b'\n';
+    let middle = bytes.len() / 2;
+    let cut = middle + bytes.get(middle..)?.iter().position(is_end)?;
+    let (first, second) = (bytes.get(..cut)?, bytes.get(cut + 1..)?);
+    let ends = first.iter().filter(|byte| is_end(byte)).count();
+    // The line that the cut ends, and the one behind it.
+    let number = u32::try_from(ends).ok()?.checked_add(2)?;
+    Some((lines(first), lines_from(number, second)))
 }
 
 /// The first comment line that says that the list is no longer kept.

@@ -19,10 +19,10 @@ use jiff::Timestamp;
 
 use super::{
     FeedEntry, ParsedFeed,
-    lines::{lines, quoted},
+    lines::{Line, lines, lines_in_two, quoted},
     value::{self, ValueError},
 };
-use crate::protocol::Protocol;
+use crate::{protocol::Protocol, threads::both};
 
 /// IP protocols whose headers have ports: TCP, UDP, DCCP, SCTP, UDP-Lite.
 const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
@@ -58,10 +58,24 @@ enum PlainError {
     Confidence(String),
 }
 
+/// Bytes of a line, about.
+const LINE: usize = 16;
+
 /// Reads a file of this format.
 pub(super) fn parse(bytes: &[u8]) -> ParsedFeed {
+    let Some((one, other)) = lines_in_two(bytes) else {
+        return read(lines(bytes));
+    };
+    let (mut feed, rest) = both(bytes.len() / LINE, || read(one), || read(other));
+    feed.entries.extend(rest.entries);
+    feed.problems.extend(rest.problems);
+    feed.data_lines += rest.data_lines;
+    feed
+}
+
+fn read<'a>(lines: impl Iterator<Item = Line<'a>>) -> ParsedFeed {
     let mut feed = ParsedFeed::default();
-    for line in lines(bytes) {
+    for line in lines {
         if line.is_blank() || line.comment().is_some() {
             continue;
         }
@@ -260,6 +274,34 @@ mod tests {
             (8, "192.0.2.8/32"),
         ];
         assert_eq!(read, want.map(|(line, value)| (line, value.to_owned())));
+    }
+
+    #[test]
+    fn a_long_file_is_read_as_its_lines_one_by_one_are() {
+        let line = |at: u32| match at % 5 {
+            0 => String::new(),
+            1 => format!("192.0.2.{}", at % 300),
+            2 => format!("2001:db8::{at:x} port=443 malware=\"Two Words\""),
+            3 => format!("198.51.{}.7/24", at % 256),
+            _ => format!("# {at}"),
+        };
+        let lines: Vec<String> = (1..=120_000).map(line).collect();
+        let whole = parse(lines.join("\r\n").as_bytes());
+        let mut one_by_one = ParsedFeed::default();
+        for (text, number) in lines.iter().zip(1..) {
+            let mut feed = parse(text.as_bytes());
+            for entry in &mut feed.entries {
+                entry.line = number;
+            }
+            for problem in &mut feed.problems {
+                problem.line = number;
+            }
+            one_by_one.entries.append(&mut feed.entries);
+            one_by_one.problems.append(&mut feed.problems);
+            one_by_one.data_lines += feed.data_lines;
+        }
+        assert!(whole.problems.len() > 1_000);
+        assert!(whole == one_by_one);
     }
 
     #[test]

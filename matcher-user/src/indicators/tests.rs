@@ -9,6 +9,7 @@ use crate::{
     feeds::{Format, parse},
     indicator::Said,
     protocol::Protocol,
+    threads::LONG,
 };
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;

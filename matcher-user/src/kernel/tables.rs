@@ -22,9 +22,12 @@ use super::{
     settings::{self, Settings},
     tries::{SpaceTries, Tries, full},
 };
-use crate::tables::{
-    compiled::{Family, filter, hosts},
-    indicators::IndicatorTables,
+use crate::{
+    tables::{
+        compiled::{Family, filter, hosts},
+        indicators::IndicatorTables,
+    },
+    threads::both,
 };
 
 type Word = [u8; 4];
@@ -274,10 +277,13 @@ impl Tables {
         }
         let seeds = random_seeds()?;
         let prefixes = || tables.prefixes.iter().map(|(prefix, _)| *prefix);
-        let filter_v4 = filter::Plan::before_hosts(Family::V4, prefixes()).build(seeds);
-        let filter_v6 = filter::Plan::before_hosts(Family::V6, prefixes()).build(seeds);
-        let hosts_v4 = hosts::Plan::new(Family::V4, &tables.prefixes).build(seeds);
-        let hosts_v6 = hosts::Plan::new(Family::V6, &tables.prefixes).build(seeds);
+        let filter = |family| filter::Plan::before_hosts(family, prefixes()).build(seeds);
+        let hosts = |family| hosts::Plan::new(family, &tables.prefixes).build(seeds);
+        let ([filter_v4, filter_v6], [hosts_v4, hosts_v6]) = both(
+            tables.prefixes.len(),
+            || [Family::V4, Family::V6].map(filter),
+            || [Family::V4, Family::V6].map(hosts),
+        );
         // Until the last switch it was in use, and packets that came before
         // it may still be compared with it.
         wait_for_packets();

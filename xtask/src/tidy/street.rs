@@ -6,6 +6,7 @@ use super::{Finding, Source};
 /// The modules of `matcher-user`, in order, and what each is. A module names only modules above
 /// its own line. A new module gets a line here, as far up as what it needs allows.
 const STREET: &[(&str, &str)] = &[
+    ("threads", "long lists, by two threads"),
     ("protocol", "protocol numbers and names"),
     ("indicator", "what a C&C entry says"),
     ("hit", "what a match says"),

@@ -4,6 +4,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
 
 use super::*;
+use crate::threads::LONG;
 
 fn entry(value: &str) -> FeedEntry {
     FeedEntry::bare(value.parse().unwrap(), 1)
@@ -249,6 +250,31 @@ fn the_shipped_list_holds_no_address_twice() {
     addresses.sort_unstable();
     addresses.dedup();
     assert_eq!(addresses.len(), NEVER_MATCH.len());
+}
+
+#[test]
+fn a_long_list_is_judged_as_its_entries_one_by_one_are() {
+    let guards = Guards::default();
+    // Some in 10.0.0.0/8, at both ends of each half among them.
+    let is_private = |at: u32| at.is_multiple_of(7) || at == LONG as u32 - 1;
+    let mut entries: Vec<FeedEntry> = (0..LONG as u32)
+        .map(|at| {
+            let first = if is_private(at) { 10 } else { 5 };
+            let [_, b, c, d] = at.to_be_bytes();
+            entry(&format!("{first}.{b}.{c}.{d}/32"))
+        })
+        .zip(1..)
+        .map(|(entry, line)| FeedEntry { line, ..entry })
+        .collect();
+    let mut said = Vec::new();
+    let mut kept = Vec::new();
+    for entry in &entries {
+        let mut alone = vec![entry.clone()];
+        said.extend(guards.apply(&mut alone));
+        kept.extend(alone);
+    }
+    assert!(guards.apply(&mut entries) == said);
+    assert!(said.len() > LONG / 7 && entries == kept);
 }
 
 #[test]
