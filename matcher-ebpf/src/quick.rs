@@ -16,7 +16,6 @@ use crate::{
     frame::LinearFrame,
     images::{Key, Listed, V4, V6},
     maps::{self, Address, Settings},
-    opaque::opaque,
 };
 
 /// What the frame alone tells. One register, as a function of its own in the
@@ -99,8 +98,8 @@ fn judge<K: Key>(
     interface_role: u32,
 ) -> Option<Counter> {
     let classes = K::classes(settings.get(Setting::ClassGeneration))?;
-    let sent = only_a_number(source.class(&classes));
-    let received = only_a_number(destination.class(&classes));
+    let sent = source.class(&classes);
+    let received = destination.class(&classes);
     let (subscriber, remote) = match (sent, received) {
         (Class::Default, Class::Outside) if interface_role != role::CORE => (source, destination),
         (Class::Outside, Class::Default) if interface_role != role::ACCESS => (destination, source),
@@ -121,18 +120,6 @@ fn judge<K: Key>(
     };
     maps::count_lookup(K::FAMILY);
     Some(Counter::NoMatch)
-}
-
-/// The same class. The compiler would else remember in flags of its own on which
-/// way through the tree each one was found.
-#[inline(always)]
-fn only_a_number(class: Class) -> Class {
-    match opaque(class as usize) & 3 {
-        0 => Class::Outside,
-        1 => Class::Default,
-        2 => Class::Closer,
-        _ => Class::Refuses,
-    }
 }
 
 /// The verdict where not just one end is a subscriber's, on a side where one may

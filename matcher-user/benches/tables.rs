@@ -475,11 +475,7 @@ fn classes(family: Family, entries: usize, space_prefixes: usize) {
         .collect();
     let title = format!("class {family:?} {entries}/{space_prefixes}");
     let start = Instant::now();
-    let [space, refused] = [space, refused].map(Vec::into_iter);
-    let plan = match family {
-        Family::V4 => class::Plan::v4(space, refused, []),
-        Family::V6 => class::Plan::v6(space, refused, []),
-    };
+    let plan = class::Plan::new(family, space, refused, []);
     let no_filter = filter::Plan::new(Family::V6, []);
     let tree = plan.build();
     let no_filter = no_filter.build(numbers.seeds());

@@ -25,7 +25,10 @@ use matcher_user::{
         ring::Ring,
         tables::Tables,
     },
-    tables::{compiled::class, spaces::SpaceTables},
+    tables::{
+        compiled::{Family, class},
+        spaces::SpaceTables,
+    },
 };
 
 /// Packets of the table that are hits, by description: both directions, both
@@ -252,7 +255,7 @@ fn ipv6_opt_outs_too_far_apart_for_the_tree_meet_no_look_up() {
         indicators: vec![packets::indicator(1, listed.into())],
         ..world(&refusing)
     };
-    let tree = class::Plan::v6([space], refusing, []);
+    let tree = class::Plan::new(Family::V6, [space], refusing, []);
     assert!(tree.bytes() > 8 << 20, "{}", tree.bytes());
     let (mut loaded, mut ring, mut tally) = ready(Clock::Replay);
     install(&mut loaded.tables, &world);

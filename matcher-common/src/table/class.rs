@@ -37,14 +37,25 @@ pub enum Class {
     Refuses = 3,
 }
 
+impl Class {
+    /// The class that the lowest two bits say.
+    #[inline(always)]
+    pub const fn of(bits: u32) -> Self {
+        match bits & ((1 << CLASS_BITS) - 1) {
+            0 => Self::Outside,
+            1 => Self::Default,
+            2 => Self::Closer,
+            _ => Self::Refuses,
+        }
+    }
+}
+
 /// Words of the head, line 0.
 pub mod head {
     /// The bits that all subscribers have in common, in their places.
     pub const COMMON: u32 = 0;
-    /// Ones where these are, else zeros.
-    pub const MASK: u32 = 1;
-    /// How many they are.
-    pub const BITS: u32 = 2;
+    /// How many they are, less than 64.
+    pub const BITS: u32 = 1;
 }
 
 /// First line of the root.
@@ -94,10 +105,11 @@ fn walk<T: Lines, const LAST_SHIFT: u32>(tree: &T, key: u64) -> Class {
     let Some(head) = tree.line(0) else {
         return Class::Closer;
     };
-    if (key ^ tree.word(head, head::COMMON)) & tree.word(head, head::MASK) != 0 {
+    let bits = tree.word(head, head::BITS) & 63;
+    if (key ^ tree.word(head, head::COMMON)) & !(u64::MAX >> bits) != 0 {
         return Class::Outside;
     }
-    let key = key << (tree.word(head, head::BITS) & 63);
+    let key = key << bits;
     let mut below = ROOT;
     let mut at = (key >> ROOT_SHIFT) as u32;
     let mut shift = ROOT_SHIFT;
@@ -107,27 +119,17 @@ fn walk<T: Lines, const LAST_SHIFT: u32>(tree: &T, key: u64) -> Class {
         };
         below = entry >> CLASS_BITS;
         if entry & LAST != 0 || below == 0 {
-            return class(entry);
+            return Class::of(entry);
         }
         shift -= STEP;
         at = (key >> shift) as u32 & 0xff;
         if entry & LEAF != 0 {
             return match tree.half_word(below, at / CLASSES) {
-                Some(classes) => class(classes >> (at % CLASSES * CLASS_BITS)),
+                Some(classes) => Class::of(classes >> (at % CLASSES * CLASS_BITS)),
                 None => Class::Closer,
             };
         }
     }
     // Cannot be: there are no nodes so deep.
     Class::Closer
-}
-
-#[inline(always)]
-fn class(bits: u32) -> Class {
-    match bits & ((1 << CLASS_BITS) - 1) {
-        1 => Class::Default,
-        2 => Class::Closer,
-        3 => Class::Refuses,
-        _ => Class::Outside,
-    }
 }

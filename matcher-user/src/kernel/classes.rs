@@ -33,12 +33,19 @@ impl Tables {
         let subscribers = || subscribers.iter().copied();
         let refusals = || entries.clone().filter(|at| at.1).map(|at| at.0);
         let others = || entries.clone().filter(|at| !at.1).map(|at| at.0);
-        let v4 = class::Plan::v4(subscribers(), refusals(), others());
-        let mut v6 = class::Plan::v6(subscribers(), refusals(), others());
+        let v4 = class::Plan::new(Family::V4, subscribers(), refusals(), others());
+        let mut v6 = class::Plan::new(Family::V6, subscribers(), refusals(), others());
         let mut in_filter = filter::Plan::new(Family::V6, []);
         if v6.bytes() > self.images.classes_v6.bytes() {
             // Opt-outs so far from each other that each takes lines of its own.
-            v6 = class::Plan::v6(subscribers(), [], []);
+            tracing::info!(
+                "{} MB of IPv6 subscriber classes do not fit into {} MB: a filter tells of \
+                 opt-outs, which is slower for IPv6 subscribers. Raise \
+                 tables.max_consent_entries, detach and attach, if that matters",
+                v6.bytes() >> 20,
+                self.images.classes_v6.bytes() >> 20,
+            );
+            v6 = class::Plan::new(Family::V6, subscribers(), [], []);
             in_filter = filter::Plan::new(Family::V6, entries.map(|at| at.0));
         }
         let seeds = random_seeds()?;
@@ -100,7 +107,7 @@ fn all_closer() -> Image {
     let both = closer << 32 | closer;
     let mut image = Image::filled((ROOT + ROOT_LINES) as usize, both);
     // Nothing is in common: whoever it is asks the root.
-    for word in [head::COMMON, head::MASK, head::BITS] {
+    for word in [head::COMMON, head::BITS] {
         image.set(word as usize, 0);
     }
     image

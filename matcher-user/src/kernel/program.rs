@@ -88,22 +88,21 @@ impl Sizes {
         let indicators = u64::from(limits.max_indicators);
         let lines =
             |bytes: u64| u32::try_from(bytes / u64::from(LINE_BYTES)).unwrap_or(u32::MAX / 2);
+        // Head, root, leaves for opt-outs that lie eight in a leaf on average
+        // (256 addresses or prefixes), and nodes: for so many lines at most.
+        let tree = |an_entry: u32, nodes: u32| {
+            (ROOT + ROOT_LINES)
+                .saturating_add(entries / 8)
+                .saturating_add(entries.saturating_mul(an_entry).clamp(1024, nodes))
+        };
         Self {
             // A host inside a listed prefix leads to the rules of both.
             rules: limits
                 .max_indicators
                 .saturating_add(limits.max_indicators / 4)
                 .saturating_add(1024),
-            // Root, leaves for opt-outs that lie eight in a /24 on average, and
-            // nodes for a few hundred /16.
-            classes_v4: (ROOT + ROOT_LINES)
-                .saturating_add(entries / 8)
-                .saturating_add(entries.saturating_mul(32).clamp(1024, 16_384)),
-            // The same for opt-outs that lie eight in a leaf, whatever the length
-            // of their prefixes.
-            classes_v6: (ROOT + ROOT_LINES)
-                .saturating_add(entries / 8)
-                .saturating_add(entries.saturating_mul(162).clamp(1024, 65_536)),
+            classes_v4: tree(32, 16_384),
+            classes_v6: tree(162, 65_536),
             consent_v6: lines(filter::bytes_at_most(entries.into())),
             filter: lines(filter::bytes_at_most(indicators)),
             hosts_v4: lines(hosts::bytes_at_most(Family::V4, indicators)),

@@ -31,40 +31,29 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The tree of IPv4: the subscriber space, and in it all that has a
+    /// The tree of a family: the subscriber space, and in it all that has a
     /// consent entry of its own: those that refuse detection whatever the port,
     /// and the others. In any order, other families are ignored.
     ///
     /// Where a refusal and another entry cover an address it is one to look at
-    /// closer: which of them is longer is not asked here.
-    pub fn v4(
+    /// closer: which of them is longer is not asked here. So is a /64 of IPv6 of
+    /// which a part is a subscriber's or has a consent entry.
+    pub fn new(
+        family: Family,
         subscribers: impl IntoIterator<Item = IpNet>,
         refusals: impl IntoIterator<Item = IpNet>,
         others: impl IntoIterator<Item = IpNet>,
     ) -> Self {
-        let subscribers = union(spans(Family::V4, subscribers));
-        let refusals = union(spans(Family::V4, refusals));
-        let others = union(spans(Family::V4, others));
-        Self::new(LAST_SHIFT_V4, classed(&subscribers, &others, &refusals))
-    }
-
-    /// The tree of IPv6: the same, but that a /64 of which a part is a
-    /// subscriber's or has a consent entry is one to look at closer.
-    pub fn v6(
-        subscribers: impl IntoIterator<Item = IpNet>,
-        refusals: impl IntoIterator<Item = IpNet>,
-        others: impl IntoIterator<Item = IpNet>,
-    ) -> Self {
-        let (space, parts) = by_64(subscribers);
-        let (refusals, parts_refuse) = by_64(refusals);
-        let mut closer = subtract(&parts, &space);
-        closer.extend(parts_refuse);
-        closer.extend(spans(Family::V6, others));
+        let last_shift = match family {
+            Family::V4 => LAST_SHIFT_V4,
+            Family::V6 => LAST_SHIFT_V6,
+        };
+        let (space, parts) = by_word(family, subscribers);
+        let (refusals, parts_refuse) = by_word(family, refusals);
+        let (others, parts_other) = by_word(family, others);
+        let closer = [subtract(&parts, &space), parts_refuse, others, parts_other].concat();
         let space = union([space, parts].concat());
-        Self::new(LAST_SHIFT_V6, classed(&space, &union(closer), &refusals))
-    }
-
-    fn new(last_shift: u32, mut segments: Vec<Segment>) -> Self {
+        let mut segments = classed(&space, &union(closer), &refusals);
         let common = Common::of(&segments, last_shift);
         for ((start, end), _) in &mut segments {
             *start <<= common.bits;
@@ -90,7 +79,6 @@ impl Plan {
             next: u64::from(ROOT + ROOT_LINES),
         };
         builder.image.set(head::COMMON as usize, self.common.value);
-        builder.image.set(head::MASK as usize, self.common.mask());
         builder
             .image
             .set(head::BITS as usize, self.common.bits.into());
@@ -122,36 +110,23 @@ impl Common {
             return Self { value: 0, bits: 0 };
         };
         let bits = (first ^ last).leading_zeros() / STEP * STEP;
-        let common = Self {
-            value: *first,
-            bits: bits.min(ROOT_SHIFT - STEP - last_shift),
-        };
+        let bits = bits.min(ROOT_SHIFT - STEP - last_shift);
         Self {
-            value: first & common.mask(),
-            ..common
+            value: first & !(u64::MAX >> bits),
+            bits,
         }
-    }
-
-    fn mask(self) -> u64 {
-        !(u64::MAX >> self.bits)
     }
 }
 
-/// The prefixes of IPv6 up to a /64, and the /64s of which others are a part.
-fn by_64(prefixes: impl IntoIterator<Item = IpNet>) -> (Vec<Range>, Vec<Range>) {
+/// The prefixes that the first word of an address tells, and the /64s of which
+/// others are a part.
+fn by_word(family: Family, prefixes: impl IntoIterator<Item = IpNet>) -> (Vec<Range>, Vec<Range>) {
     let (whole, part): (Vec<Key>, Vec<Key>) = prefixes
         .into_iter()
-        .filter_map(|prefix| Key::of(Family::V6, &prefix))
+        .filter_map(|prefix| Key::of(family, &prefix))
         .partition(|key| key.length <= 64);
     let ranges = |keys: Vec<Key>| union(keys.into_iter().map(Key::span).collect());
     (ranges(whole), ranges(part))
-}
-
-fn spans(family: Family, prefixes: impl IntoIterator<Item = IpNet>) -> Vec<Range> {
-    prefixes
-        .into_iter()
-        .filter_map(|prefix| Key::of(family, &prefix).map(Key::span))
-        .collect()
 }
 
 /// The same addresses in ranges that neither overlap nor touch, sorted.
@@ -241,22 +216,26 @@ fn changes(segments: &[Segment], (first, last): Range) -> impl Iterator<Item = u
         .filter(move |at| first < *at && *at <= last)
 }
 
+/// Not at the beginning of an entry with `shift` bits below it.
+fn is_inside(at: u64, shift: u32) -> bool {
+    at >> shift << shift != at
+}
+
 /// Lines of all nodes and leaves. A change of class inside an entry asks for
 /// something below it: for a node if it lies inside one of the parts, too.
 fn below(segments: &[Segment], last_shift: u32) -> u64 {
-    let inside = |at: u64, shift: u32| at >> shift << shift != at;
     let mut lines = 0;
     let mut shift = ROOT_SHIFT;
     while shift > last_shift {
         let mut split = None;
         let mut with_node = None;
-        for at in changes(segments, (0, u64::MAX)).filter(|at| inside(*at, shift)) {
+        for at in changes(segments, (0, u64::MAX)).filter(|at| is_inside(*at, shift)) {
             let entry = at >> shift;
             if split != Some(entry) {
                 split = Some(entry);
                 lines += u64::from(LEAF_LINES);
             }
-            if inside(at, shift - STEP) && with_node != Some(entry) {
+            if is_inside(at, shift - STEP) && with_node != Some(entry) {
                 with_node = Some(entry);
                 lines += u64::from(NODE_LINES - LEAF_LINES);
             }
@@ -320,7 +299,7 @@ impl Builder {
     /// Makes what lies below the entry with this range, and fills it.
     fn split(&mut self, block: &Block, entry: Range, segments: &[Segment]) {
         let shift = block.shift - STEP;
-        let is_leaf = changes(segments, entry).all(|at| at >> shift << shift == at);
+        let is_leaf = !changes(segments, entry).any(|at| is_inside(at, shift));
         let first = self.next;
         let (lines, class) = if is_leaf {
             (LEAF_LINES, LEAF)

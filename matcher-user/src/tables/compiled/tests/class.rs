@@ -41,10 +41,7 @@ fn bytes_at_most(family: Family, entries: usize) -> u64 {
 fn build(family: Family, space: &[IpNet], refusals: &[IpNet], others: &[IpNet]) -> Image {
     let entries = space.len() + refusals.len() + others.len();
     let [space, refusals, others] = [space, refusals, others].map(|nets| nets.iter().copied());
-    let plan = match family {
-        Family::V4 => Plan::v4(space, refusals, others),
-        Family::V6 => Plan::v6(space, refusals, others),
-    };
+    let plan = Plan::new(family, space, refusals, others);
     assert!(plan.bytes() <= bytes_at_most(family, entries));
     plan.build()
 }
@@ -103,8 +100,8 @@ proptest! {
         others_v6 in prop::collection::vec(prefix(Family::V6), 0..10),
     ) {
         for plan in [
-            Plan::v4(space, refusals, others),
-            Plan::v6(space_v6, refusals_v6, others_v6),
+            Plan::new(Family::V4, space, refusals, others),
+            Plan::new(Family::V6, space_v6, refusals_v6, others_v6),
         ] {
             let image = plan.build();
             prop_assert_eq!(image.bytes().len() as u64, plan.bytes());
@@ -228,7 +225,7 @@ fn a_million_opt_outs_in_a_ten_are_exact() {
             host(Ipv4Addr::from_bits(0x6440_0000 + at as u32).into())
         })
         .collect();
-    let plan = Plan::v4(space, consent, []);
+    let plan = Plan::new(Family::V4, space, consent, []);
     let tree = plan.build();
     for (at, refused) in refused.iter().enumerate() {
         let class = class_v4(&tree.lines(), v4_key(0x6440_0000 + at as u32));
