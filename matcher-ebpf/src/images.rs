@@ -70,6 +70,9 @@ pub(crate) trait Key: Copy {
     /// Whether the C&C list of a generation covers it.
     fn listed(self, generation: u64) -> Listed;
 
+    /// False where [`Key::listed`] says no.
+    fn maybe_listed(self, generation: u64) -> bool;
+
     /// As packets have it.
     fn bytes(self) -> AddressBytes;
 }
@@ -115,6 +118,14 @@ impl Key for V4 {
             }
         }
         Listed::unless(filter::maybe_prefix_v4(&image, key))
+    }
+
+    #[inline(always)]
+    fn maybe_listed(self, generation: u64) -> bool {
+        let Some(image) = Block::of(&CC_FILTER_V4, &CC_FILTER_V4_LINES, generation) else {
+            return true;
+        };
+        filter::maybe_near_v4(&image, table::v4_key(self.0)) && may_be_v4(self.0, generation)
     }
 
     #[inline(always)]
@@ -174,10 +185,32 @@ impl Key for V6 {
     }
 
     #[inline(always)]
+    fn maybe_listed(self, generation: u64) -> bool {
+        let Some(image) = Block::of(&CC_FILTER_V6, &CC_FILTER_V6_LINES, generation) else {
+            return true;
+        };
+        let Self { high, low } = self;
+        filter::maybe_near_v6(&image, high, low) && may_be_v6(high, low, generation)
+    }
+
+    #[inline(always)]
     fn bytes(self) -> AddressBytes {
         let bits = u128::from(self.high) << 64 | u128::from(self.low);
         AddressBytes::from_v6(bits.to_be_bytes())
     }
+}
+
+/// What is left of [`Key::maybe_listed`] for one address in twenty. A function of
+/// its own in the kernel: it would take registers from the way of all others.
+#[inline(never)]
+fn may_be_v4(address: u32, generation: u64) -> bool {
+    !matches!(V4(address).listed(generation), Listed::No)
+}
+
+/// The same for IPv6.
+#[inline(never)]
+fn may_be_v6(high: u64, low: u64, generation: u64) -> bool {
+    !matches!(V6 { high, low }.listed(generation), Listed::No)
 }
 
 /// [`Key::class`] of an address of either family.

@@ -14,7 +14,7 @@ use matcher_common::{
 
 use crate::{
     frame::LinearFrame,
-    images::{Key, Listed, V4, V6},
+    images::{Key, V4, V6},
     maps::{self, Address, Settings},
 };
 
@@ -114,10 +114,10 @@ fn judge<K: Key>(
         return Some(Counter::OptedOut);
     }
     // Consent is known to hold; only now comes the C&C table (R1).
-    let Listed::No = remote.listed(settings.get(Setting::Generation)) else {
+    if remote.maybe_listed(settings.get(Setting::Generation)) {
         // Counted where it is looked up for good.
         return None;
-    };
+    }
     maps::count_lookup(K::FAMILY);
     Some(Counter::NoMatch)
 }

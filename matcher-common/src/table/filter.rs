@@ -1,6 +1,6 @@
 //! May a list of prefixes cover an address?
 //!
-//! Line 0 is the head ([`head`]). Then come four parts:
+//! Line 0 is the head ([`head`]). Then come five parts:
 //!
 //! - **hosts**: a Bloom filter in blocks of a line. A host sets three bits in
 //!   each of two words of one line, so that a look-up is one cache miss. Hosts
@@ -13,6 +13,9 @@
 //!   all addresses, as prefixes are few beside hosts.
 //! - **direct**: one bit for each value of the first 16 bits of an address,
 //!   for prefixes up to that length.
+//! - **reach**: the same for up to 20 bits of an IPv4 address and all prefixes:
+//!   whether one holds an address with these bits. Where none does, which is so
+//!   for nearly all addresses, nothing else is asked about prefixes.
 //!
 //! An image is built whole and never changed while packets ask it: a list that
 //! changed is the next image.
@@ -31,11 +34,15 @@ pub mod head {
     pub const HOSTS: u32 = 4;
     /// The same of the prefixes.
     pub const PREFIXES: u32 = 5;
-    /// First line of the direct part.
+    /// First line of the direct part; above 32 bits: how far right an address
+    /// is shifted to become the number of its bit in the reach, which comes next.
     pub const DIRECT: u32 = 6;
     /// Words of the gate; above 32 bits: its first line.
     pub const GATE: u32 = 7;
 }
+
+/// Bits of [`head::USE`] below the levels.
+const LEVELS_SHIFT: u32 = 8;
 
 /// What of an image is in use: lowest byte of [`head::USE`].
 pub mod parts {
@@ -45,11 +52,15 @@ pub mod parts {
     pub const DIRECT: u64 = 1 << 1;
     /// The gate is complete. Without this bit every address passes it.
     pub const GATE: u64 = 1 << 2;
+    /// The reach is there. Without this bit prefixes may be anywhere.
+    pub const REACH: u64 = 1 << 3;
 }
 
 /// Bits of an address that choose a bit of the direct part: 8 KiB, which stay
 /// in the nearest caches.
 pub const DIRECT_BITS: u32 = 16;
+/// Lines of the direct part.
+pub const DIRECT_LINES: u32 = (1 << DIRECT_BITS) / (LINE_WORDS * u64::BITS);
 
 /// First bits of an IPv4 address that the gate goes by.
 pub const GATE_LEVEL_V4: u32 = 22;
@@ -137,6 +148,20 @@ pub fn maybe_prefix_v6<T: Lines>(image: &T, high: u64, low: u64) -> bool {
     maybe_prefix::<_, true>(image, high, low)
 }
 
+/// Whether any entry may cover the IPv4 address ([`super::v4_key`]), by a line
+/// of the hosts and one that tells whether prefixes are near: no for nearly all
+/// that no entry covers. The others are to be asked for with [`maybe_v4`].
+#[inline(always)]
+pub fn maybe_near_v4<T: Lines>(image: &T, key: u64) -> bool {
+    maybe_near::<_, false>(image, key, 0)
+}
+
+/// The same for an IPv6 address.
+#[inline(always)]
+pub fn maybe_near_v6<T: Lines>(image: &T, high: u64, low: u64) -> bool {
+    maybe_near::<_, true>(image, high, low)
+}
+
 /// Whether any entry may cover the IPv4 address ([`super::v4_key`]).
 #[inline(always)]
 pub fn maybe_v4<T: Lines>(image: &T, key: u64) -> bool {
@@ -163,33 +188,42 @@ fn maybe_host<T: Lines, const V6: bool>(image: &T, high: u64, low: u64) -> bool 
 }
 
 #[inline(always)]
-fn maybe_prefix<T: Lines, const V6: bool>(image: &T, high: u64, low: u64) -> bool {
+fn maybe_near<T: Lines, const V6: bool>(image: &T, high: u64, low: u64) -> bool {
+    maybe_host::<_, V6>(image, high, low) || prefix_near::<_, V6>(image, high)
+}
+
+/// Whether prefixes are where the address is, as far as one line tells.
+#[inline(always)]
+fn prefix_near<T: Lines, const V6: bool>(image: &T, high: u64) -> bool {
     let Some(head) = image.line(0) else {
         return true;
     };
     let used = image.word(head, head::USE);
-    if used & parts::DIRECT != 0 {
-        let first = image.word(head, head::DIRECT) as u32;
-        let bit = (high >> (64 - DIRECT_BITS)) as u32;
-        match image.line(first.wrapping_add(bit >> 9)) {
-            Some(line) if image.word(line, bit >> 6) >> (bit & 63) & 1 == 0 => {}
-            _ => return true,
-        }
+    if !V6 && used & parts::REACH != 0 {
+        let part = image.word(head, head::DIRECT);
+        let bit = (high >> ((part >> 32) & 63)) as u32;
+        let first = (part as u32).wrapping_add(DIRECT_LINES);
+        return match image.half_word(first, bit >> 5) {
+            Some(bits) => bits >> (bit & 31) & 1 != 0,
+            None => true,
+        };
     }
-    let mut levels = used >> 8;
-    if levels == 0 {
+    in_direct(image, head, high) || used >> LEVELS_SHIFT != 0 && in_gate::<_, V6>(image, head, high)
+}
+
+#[inline(always)]
+fn maybe_prefix<T: Lines, const V6: bool>(image: &T, high: u64, low: u64) -> bool {
+    let Some(head) = image.line(0) else {
+        return true;
+    };
+    if in_direct(image, head, high) {
+        return true;
+    }
+    let mut levels = image.word(head, head::USE) >> LEVELS_SHIFT;
+    if levels == 0 || !in_gate::<_, V6>(image, head, high) {
         return false;
     }
     let seeds = Seeds::of(image, head);
-    if used & parts::GATE != 0 {
-        let part = image.word(head, head::GATE);
-        let (word, bits) = gate(seeds, high, V6, part as u32);
-        let first = (part >> 32) as u32;
-        match image.line(first.wrapping_add(word / LINE_WORDS)) {
-            Some(line) if image.word(line, word) & bits != bits => return false,
-            _ => {}
-        }
-    }
     let part = image.word(head, head::PREFIXES);
     for _ in 0..MAX_LEVELS {
         let level = (levels & 0xff) as u32;
@@ -202,6 +236,35 @@ fn maybe_prefix<T: Lines, const V6: bool>(image: &T, high: u64, low: u64) -> boo
         levels >>= 8;
     }
     false
+}
+
+/// Whether the direct part has the first bits of the address.
+#[inline(always)]
+fn in_direct<T: Lines>(image: &T, head: T::Line, high: u64) -> bool {
+    if image.word(head, head::USE) & parts::DIRECT == 0 {
+        return false;
+    }
+    let first = image.word(head, head::DIRECT) as u32;
+    let bit = (high >> (64 - DIRECT_BITS)) as u32;
+    match image.line(first.wrapping_add(bit >> 9)) {
+        Some(line) => image.word(line, bit >> 6) >> (bit & 63) & 1 != 0,
+        None => true,
+    }
+}
+
+/// Whether the address passes the gate.
+#[inline(always)]
+fn in_gate<T: Lines, const V6: bool>(image: &T, head: T::Line, high: u64) -> bool {
+    if image.word(head, head::USE) & parts::GATE == 0 {
+        return true;
+    }
+    let part = image.word(head, head::GATE);
+    let (word, bits) = gate(Seeds::of(image, head), high, V6, part as u32);
+    let first = (part >> 32) as u32;
+    match image.line(first.wrapping_add(word / LINE_WORDS)) {
+        Some(line) => image.word(line, word) & bits == bits,
+        None => true,
+    }
 }
 
 /// Whether all bits of the key with this hash are set in the part.

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use matcher_common::table::{
     LINE_WORDS,
-    filter::{DIRECT_BITS, gate, head, parts, probe},
+    filter::{DIRECT_BITS, DIRECT_LINES, gate, head, parts, probe},
     hash::Seeds,
 };
 
@@ -37,10 +37,17 @@ struct Layout {
     hosts: u64,
     prefixes: u64,
     gate: u64,
+    reach: u64,
 }
 
 impl Layout {
-    fn new(host_keys: u64, host_bits: u64, prefix_keys: u64, gate_keys: u64) -> Self {
+    fn new(
+        host_keys: u64,
+        host_bits: u64,
+        prefix_keys: u64,
+        gate_keys: u64,
+        reach_bits: u64,
+    ) -> Self {
         // The head has 32 bits for a number of lines.
         let lines = |keys: u64, bits: u64| (keys * bits).div_ceil(512).min(u32::MAX.into());
         Self {
@@ -48,6 +55,7 @@ impl Layout {
             prefixes: lines(prefix_keys, KEY_BITS),
             // There it has 32 bits for a number of words.
             gate: lines(gate_keys, GATE_BITS).min(u64::from(u32::MAX / LINE_WORDS)),
+            reach: lines(reach_bits, 1),
         }
     }
 
@@ -64,7 +72,7 @@ impl Layout {
     }
 
     fn lines(self) -> u64 {
-        self.first_of_direct() + (1 << DIRECT_BITS) / 512
+        self.first_of_direct() + u64::from(DIRECT_LINES) + self.reach
     }
 }
 
@@ -72,7 +80,13 @@ impl Layout {
 /// lengths; [`Plan::bytes`] is exact, and for hosts alone a small part.
 pub fn bytes_at_most(entries: u64) -> u64 {
     let spread = levels::spread_limit(entries);
-    let layout = Layout::new(0, KEY_BITS, entries + spread, levels::gate_limit(entries));
+    let layout = Layout::new(
+        0,
+        KEY_BITS,
+        entries + spread,
+        levels::gate_limit(entries),
+        levels::reach_limit(),
+    );
     // Where some of the keys are hosts, both parts are rounded up.
     (layout.lines() + 1) * LINE_BYTES
 }
@@ -109,6 +123,7 @@ impl Plan {
                 host_bits,
                 levels.prefix_keys,
                 levels.gate_keys.unwrap_or(0),
+                levels.reach_bits.map_or(0, |bits| 1 << bits),
             ),
             levels,
             keys,
@@ -124,10 +139,15 @@ impl Plan {
     pub fn build(&self, seeds: Seeds) -> Image {
         let layout = self.layout;
         let mut image = Image::zeroed(usize::try_from(layout.lines()).unwrap_or(0));
-        let mut used = match self.levels.gate_keys {
-            Some(_) => parts::GATE,
-            None => 0,
-        };
+        let mut used = 0;
+        if self.levels.gate_keys.is_some() {
+            used |= parts::GATE;
+        }
+        // An IPv4 address is the upper half of a word.
+        let reach_shift = self.levels.reach_bits.map(|bits| 64 - bits);
+        if reach_shift.is_some() {
+            used |= parts::REACH;
+        }
         for (at, level) in (1_u32..).zip(&self.levels.prefixes) {
             used |= u64::from(*level) << (8 * at);
         }
@@ -143,7 +163,10 @@ impl Plan {
         let parts = [
             (head::HOSTS, head.hosts),
             (head::PREFIXES, head.prefixes),
-            (head::DIRECT, head.direct),
+            (
+                head::DIRECT,
+                u64::from(reach_shift.unwrap_or(0)) << 32 | head.direct,
+            ),
             (head::GATE, head.gate),
         ];
         for (at, word) in seeds.words().into_iter().chain(parts) {
@@ -154,6 +177,12 @@ impl Plan {
             match place.unwrap_or(Place::Direct) {
                 Place::Direct => used |= head.set_direct(*key, &mut image),
                 Place::Level(level) => used |= head.set_level(*key, level, &mut image),
+            }
+            if let Some(shift) = reach_shift
+                && key.length < self.family.host()
+            {
+                let first = layout.first_of_direct() + u64::from(DIRECT_LINES);
+                set_all(*key, shift, first, &mut image);
             }
         }
         image.or(head::USE as usize, used);
@@ -206,16 +235,21 @@ impl Head {
 
     /// Sets the bits of all that the prefix covers, or the one it lies in.
     fn set_direct(&self, key: Key, image: &mut Image) -> u64 {
-        let shift = 64 - DIRECT_BITS;
-        let (first, last) = key.span();
-        let (first, last) = (first >> shift, last >> shift);
-        for word in first / 64..=last / 64 {
-            let from = first.max(word * 64) % 64;
-            let to = last.min(word * 64 + 63) % 64;
-            let bits = (u64::MAX << from) & (u64::MAX >> (63 - to));
-            image.or(first_word(self.direct) + word as usize, bits);
-        }
+        set_all(key, 64 - DIRECT_BITS, self.direct, image);
         parts::DIRECT
+    }
+}
+
+/// Sets the bits of all addresses of the prefix in a part that has one for each
+/// value of an address shifted right so far.
+fn set_all(key: Key, shift: u32, first_line: u64, image: &mut Image) {
+    let (first, last) = key.span();
+    let (first, last) = (first >> shift, last >> shift);
+    for word in first / 64..=last / 64 {
+        let from = first.max(word * 64) % 64;
+        let to = last.min(word * 64 + 63) % 64;
+        let bits = (u64::MAX << from) & (u64::MAX >> (63 - to));
+        image.or(first_word(first_line) + word as usize, bits);
     }
 }
 

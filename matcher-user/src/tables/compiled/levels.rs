@@ -42,6 +42,8 @@ pub(super) struct Levels {
     /// Bits that the prefixes set in the gate, at most; `None`: so many that
     /// it would be open nearly everywhere, and is left out.
     pub(super) gate_keys: Option<u64>,
+    /// First bits of an address that the reach goes by; `None`: there is none.
+    pub(super) reach_bits: Option<u32>,
 }
 
 /// Keys that spreading may make out of a list of this many entries, at most.
@@ -53,6 +55,37 @@ pub(super) const fn spread_limit(entries: u64) -> u64 {
 /// gate costs a load and spares none.
 pub(super) const fn gate_limit(entries: u64) -> u64 {
     entries / 4 + 4_096
+}
+
+/// First bits of an IPv4 address that a reach may go by, 128 KiB at most: as many
+/// as make one of sixteen bits set or fewer, else as many as there may be.
+const LEAST_REACH_BITS: u32 = 16;
+const MOST_REACH_BITS: u32 = 20;
+const REACH_SPARES: u64 = 16;
+/// With more than one of so many bits set a reach costs a load and spares few.
+const REACH_SPARES_AT_LEAST: u64 = 4;
+
+/// Bits of a reach, at most.
+pub(super) const fn reach_limit() -> u64 {
+    1 << MOST_REACH_BITS
+}
+
+/// How many first bits of an address the reach of these prefixes goes by.
+fn reach_bits(family: Family, lengths: &Lengths) -> Option<u32> {
+    let set = |bits: u32| {
+        lengths
+            .iter()
+            .take(usize::from(family.host()))
+            .zip(0_u32..)
+            .map(|(count, length)| count.saturating_mul(1 << bits.saturating_sub(length)))
+            .fold(0, u64::saturating_add)
+    };
+    let spares = |bits: u32, times: u64| set(bits).saturating_mul(times) <= 1 << bits;
+    if family == Family::V6 || set(0) == 0 || !spares(MOST_REACH_BITS, REACH_SPARES_AT_LEAST) {
+        return None;
+    }
+    let enough = (LEAST_REACH_BITS..MOST_REACH_BITS).find(|bits| spares(*bits, REACH_SPARES));
+    Some(enough.unwrap_or(MOST_REACH_BITS))
 }
 
 /// Length of the prefixes that the gate knows.
@@ -81,6 +114,7 @@ pub(super) fn choose(family: Family, lengths: &Lengths) -> Levels {
         host_keys: count(host),
         prefix_keys: 0,
         gate_keys: None,
+        reach_bits: reach_bits(family, lengths),
     };
     set(&mut found.places, host, Place::Level(host));
     // The least spreading first, until the bound is met; the rest is cut.
@@ -253,6 +287,20 @@ mod tests {
         assert_eq!(found.places[8], Place::Direct);
         assert_eq!(found.places[32], Place::Level(32));
         assert_eq!((found.host_keys, found.prefix_keys), (5, 0));
+    }
+
+    #[test]
+    fn a_reach_is_as_fine_as_its_prefixes_are_many() {
+        let bits = |counts: &[(u8, u64)]| levels(Family::V4, counts).reach_bits;
+        assert_eq!(bits(&[(24, 1), (32, 1_000_000)]), Some(16));
+        assert_eq!(bits(&[(8, 3), (24, 200)]), Some(16));
+        assert_eq!(bits(&[(24, 20_000)]), Some(19));
+        assert_eq!(bits(&[(24, 100_000)]), Some(20));
+        // Prefixes are nearly everywhere, or nowhere.
+        assert_eq!(bits(&[(24, 1_000_000)]), None);
+        assert_eq!(bits(&[(0, 1)]), None);
+        assert_eq!(bits(&[(32, 1_000)]), None);
+        assert_eq!(levels(Family::V6, &[(48, 10)]).reach_bits, None);
     }
 
     #[test]

@@ -56,6 +56,18 @@ fn maybe(image: &Image, address: IpAddr) -> bool {
     }
 }
 
+/// What nearly all addresses are asked alone.
+fn maybe_near(image: &Image, address: IpAddr) -> bool {
+    let lines = image.lines();
+    match address {
+        IpAddr::V4(address) => table::filter::maybe_near_v4(&lines, v4_key(address.to_bits())),
+        IpAddr::V6(address) => {
+            let (high, low) = words(address);
+            table::filter::maybe_near_v6(&lines, high, low)
+        }
+    }
+}
+
 fn words(address: Ipv6Addr) -> (u64, u64) {
     let bits = address.to_bits();
     ((bits >> 64) as u64, bits as u64)

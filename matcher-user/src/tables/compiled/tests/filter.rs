@@ -15,6 +15,7 @@ fn no_false_no(family: Family, list: &[IpNet], seed: u64) {
     for address in telling(list, &mut numbers) {
         if covers(list, address) {
             assert!(maybe(&image, address), "{address} in {list:?}");
+            assert!(maybe_near(&image, address), "{address} near {list:?}");
         }
     }
 }
@@ -105,10 +106,8 @@ fn more_lengths_than_levels_are_held_without_a_false_no() {
         .collect();
     let image = build(Family::V6, &all, &mut numbers);
     for address in telling(&all, &mut numbers) {
-        assert!(
-            maybe(&image, address) || !covers(&all, address),
-            "{address}"
-        );
+        let told = maybe(&image, address) && maybe_near(&image, address);
+        assert!(told || !covers(&all, address), "{address}");
     }
 }
 
@@ -133,12 +132,35 @@ fn million(family: Family, lengths: &[u8], numbers: &mut Numbers) -> Vec<IpNet> 
 /// Share of addresses that are a maybe though nothing covers them, in parts
 /// of a million.
 fn false_maybes(image: &Image, addresses: impl Iterator<Item = IpAddr>) -> u64 {
-    let (mut seen, mut wrong) = (0_u64, 0_u64);
+    share(addresses, |address| maybe(image, address))
+}
+
+/// Share of addresses for which this holds, in parts of a million.
+fn share(addresses: impl Iterator<Item = IpAddr>, holds: impl Fn(IpAddr) -> bool) -> u64 {
+    let (mut seen, mut found) = (0_u64, 0_u64);
     for address in addresses {
         seen += 1;
-        wrong += u64::from(maybe(image, address));
+        found += u64::from(holds(address));
     }
-    wrong * 1_000_000 / seen
+    found * 1_000_000 / seen
+}
+
+#[test]
+fn of_addresses_by_the_million_one_in_fifteen_is_near_an_entry() {
+    let mut numbers = Numbers::new(7);
+    for (family, lengths) in [
+        (Family::V4, &[20, 21, 22, 23, 24, 25, 26, 27, 28][..]),
+        (Family::V6, &[32, 40, 44, 48, 56, 64][..]),
+    ] {
+        let list = million(family, lengths, &mut numbers);
+        let image = Plan::before_hosts(family, list).build(numbers.seeds());
+        let random = (0..1_000_000).map(|_| match family {
+            Family::V4 => numbers.v4(),
+            Family::V6 => numbers.v6(),
+        });
+        let near = share(random, |address| maybe_near(&image, address));
+        assert!(near < 67_000, "{family:?}: {near} in a million");
+    }
 }
 
 #[test]
