@@ -4,6 +4,7 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use serde::{Serialize, Serializer};
@@ -239,7 +240,7 @@ struct IndicatorPart<'a> {
     #[serde(flatten)]
     qualifier: Qualifier,
     family: Option<&'a str>,
-    feeds: &'a [String],
+    feeds: &'a [Arc<str>],
     confidence: Option<u8>,
 }
 
@@ -307,7 +308,7 @@ impl fmt::Display for Candidate {
             finding
                 .indicators
                 .iter()
-                .flat_map(|summary| summary.feeds.iter().map(String::as_str)),
+                .flat_map(|summary| summary.feeds.iter().map(AsRef::as_ref)),
         );
         let way = if finding.contacts.two_way {
             "two-way"
@@ -350,8 +351,6 @@ fn counted(count: u64, thing: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use jiff::Timestamp;
 
     use super::*;
@@ -373,8 +372,8 @@ mod tests {
                     protocol: Some(Protocol::TCP),
                     port: Some(443),
                 },
-                feeds: vec!["feodo".to_owned()],
-                malware: Some("Pikabot".to_owned()),
+                feeds: vec!["feodo".into()],
+                malware: Some("Pikabot".into()),
                 confidence: Some(90),
             })],
             more_indicators: false,

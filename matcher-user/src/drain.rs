@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    hint::black_box,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
@@ -20,11 +21,48 @@ use crate::{
 /// What turns events into hits: the names that event numbers stand for.
 #[derive(Debug, Default)]
 pub struct Names {
-    indicators: HashMap<IndicatorId, Arc<IndicatorSummary>, RandomState>,
+    /// Ids are given in order: a place by id costs a hit among a million less
+    /// memory that is far away than a hash table.
+    indicators: HashMap<u32, Box<Page>, RandomState>,
     interfaces: HashMap<u32, Arc<str>, RandomState>,
 }
 
+/// What indicators with consecutive ids are called, as far as it was asked.
+type Page = [Option<Arc<IndicatorSummary>>];
+
+/// Ids of a page.
+const PAGE: u32 = 1 << 10;
+
 impl Names {
+    /// Events that [`Names::look_ahead`] is best given at once: enough for the
+    /// processor to wait for many at a time, and few enough that what it
+    /// fetched is still near when their hits are made.
+    pub const AHEAD: usize = 64;
+
+    /// Fetches from memory what [`Names::hit`] will need for these events. Hits
+    /// of a long list need what no cache holds, and made one by one each waits
+    /// for it alone; here the processor waits for many at once. Leaving it out
+    /// costs time only.
+    pub fn look_ahead(&self, events: &[HitEvent], catalog: &Catalog) {
+        let ids = || events.iter().map(|it| IndicatorId(it.flow.indicator));
+        // A pass for each step: where the next one leads must be there already,
+        // or a branch that was guessed wrong waits for memory again.
+        for id in ids() {
+            black_box(self.known(id));
+        }
+        for id in ids() {
+            match self.known(id) {
+                Some(known) => {
+                    black_box(Arc::strong_count(known));
+                }
+                None => {
+                    let statements = catalog.get(id).map(|it| &it.statements);
+                    black_box(statements.and_then(|it| it.first().map(Arc::as_ptr)));
+                }
+            }
+        }
+    }
+
     /// Forgets what indicators were called; they are asked for anew. To be
     /// called when the list has changed.
     pub fn forget_indicators(&mut self) {
@@ -41,10 +79,7 @@ impl Names {
         interface: impl Fn(u32) -> Option<String>,
     ) -> Hit {
         let id = IndicatorId(event.flow.indicator);
-        let indicator = self
-            .indicators
-            .entry(id)
-            .or_insert_with(|| Arc::new(explain(id, catalog)));
+        let indicator = self.indicator(id, catalog);
         let name = self
             .interfaces
             .entry(event.flow.ifindex)
@@ -56,9 +91,35 @@ impl Names {
         Hit {
             time: offset.wall(event.boot_ns),
             interface: Some(Arc::clone(name)),
-            ..bare_hit(event, Arc::clone(indicator))
+            ..bare_hit(event, indicator)
         }
     }
+
+    fn known(&self, id: IndicatorId) -> Option<&Arc<IndicatorSummary>> {
+        let (page, place) = place_of(id);
+        self.indicators.get(&page)?.get(place)?.as_ref()
+    }
+
+    fn indicator(&mut self, id: IndicatorId, catalog: &Catalog) -> Arc<IndicatorSummary> {
+        if let Some(known) = self.known(id) {
+            return Arc::clone(known);
+        }
+        let new = Arc::new(explain(id, catalog));
+        let (page, place) = place_of(id);
+        let page = self
+            .indicators
+            .entry(page)
+            .or_insert_with(|| vec![None; PAGE as usize].into());
+        if let Some(place) = page.get_mut(place) {
+            *place = Some(Arc::clone(&new));
+        }
+        new
+    }
+}
+
+/// The page that an id is on, and where.
+fn place_of(id: IndicatorId) -> (u32, usize) {
+    (id.0 / PAGE, (id.0 % PAGE) as usize)
 }
 
 /// The hit without what only an attached program knows: no interface, and the

@@ -78,10 +78,10 @@ pub struct IndicatorSummary {
     #[serde(flatten)]
     pub qualifier: Qualifier,
     /// Feeds that list it.
-    pub feeds: Vec<String>,
+    pub feeds: Vec<Arc<str>>,
     /// Malware family, where a feed names one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub malware: Option<String>,
+    pub malware: Option<Arc<str>>,
     /// 0-100, where a feed gives one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confidence: Option<u8>,

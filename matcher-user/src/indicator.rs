@@ -117,15 +117,16 @@ impl<V> Indicator<V> {
     }
 
     /// Names of the feeds that list it, sorted, each once, at least one.
-    pub fn feeds(&self) -> Vec<&str> {
-        let mut feeds: Vec<&str> = self.statements.iter().map(|it| &*it.feed).collect();
+    pub fn feeds(&self) -> Vec<Arc<str>> {
+        let feeds = self.statements.iter().map(|it| Arc::clone(&it.feed));
+        let mut feeds: Vec<Arc<str>> = feeds.collect();
         feeds.dedup();
         feeds
     }
 
     /// Malware family: that of the first feed by name that gives one.
-    pub fn malware(&self) -> Option<&str> {
-        self.said().find_map(|said| said.malware.as_deref())
+    pub fn malware(&self) -> Option<Arc<str>> {
+        self.said().find_map(|said| said.malware.clone())
     }
 
     /// 0-100, the highest that any feed gives.
@@ -226,8 +227,8 @@ mod tests {
                 "x",
             )
         };
-        assert_eq!(indicator.feeds(), ["a", "b", "c"]);
-        assert_eq!(indicator.malware(), Some("b"));
+        assert_eq!(indicator.feeds().join(" "), "a b c");
+        assert_eq!(indicator.malware().as_deref(), Some("b"));
         assert_eq!(indicator.confidence(), Some(90));
         assert_eq!(indicator.first_seen(), Timestamp::from_second(10).ok());
         assert_eq!(indicator.last_seen(), Timestamp::from_second(35).ok());

@@ -427,8 +427,8 @@ pub fn summary(indicator: &Indicator) -> IndicatorSummary {
         id: indicator.id,
         value: indicator.value_text(),
         qualifier: indicator.qualifier,
-        feeds: indicator.feeds().into_iter().map(str::to_owned).collect(),
-        malware: indicator.malware().map(str::to_owned),
+        feeds: indicator.feeds(),
+        malware: indicator.malware(),
         confidence: indicator.confidence(),
     }
 }

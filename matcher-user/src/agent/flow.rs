@@ -188,25 +188,30 @@ impl Flow {
         ring: &mut Ring,
         consent: &ConsentTable,
     ) -> Result<bool, InstanceError> {
+        let mut events = Vec::with_capacity(Names::AHEAD);
         for _ in 0..BATCHES {
             let mut hits = Vec::new();
             let mut canaries = Vec::new();
             let (mut read, mut discarded) = (0, 0);
             let keep_from = self.aggregator.policy().keep_from(Timestamp::now());
             while read < BATCH {
-                let Some(event) = ring.next_event() else {
+                events.clear();
+                ring.next_events(Names::AHEAD.min(BATCH - read), &mut events)?;
+                if events.is_empty() {
                     break;
-                };
-                read += 1;
-                let event = event?;
-                // Never evidence, whoever sent it.
-                if event.flow.indicator == IndicatorId::CANARY.0 {
-                    canaries.push(event);
-                    continue;
                 }
-                match self.admit(&event, consent, keep_from)? {
-                    Some(hit) => hits.push(hit),
-                    None => discarded += 1,
+                read += events.len();
+                self.names.look_ahead(&events, &self.catalog);
+                for event in &events {
+                    // Never evidence, whoever sent it.
+                    if event.flow.indicator == IndicatorId::CANARY.0 {
+                        canaries.push(*event);
+                        continue;
+                    }
+                    match self.admit(event, consent, keep_from)? {
+                        Some(hit) => hits.push(hit),
+                        None => discarded += 1,
+                    }
                 }
             }
             if read == 0 {

@@ -33,7 +33,7 @@ fn summary(id: u32) -> Arc<IndicatorSummary> {
         id: IndicatorId(id),
         value: format!("198.51.100.{id}"),
         qualifier: Qualifier::default(),
-        feeds: vec!["feodo".to_owned()],
+        feeds: vec!["feodo".into()],
         malware: None,
         confidence: None,
     })

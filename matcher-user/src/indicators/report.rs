@@ -150,7 +150,10 @@ fn one_line<V>(indicator: &Indicator<V>, value: &str) -> String {
     add(" ", indicator.qualifier.protocol.map(|it| it.to_string()));
     add(" port ", indicator.qualifier.port.map(|it| it.to_string()));
     add(", feeds ", Some(indicator.feeds().join(" ")));
-    add(", malware ", indicator.malware().map(str::to_owned));
+    add(
+        ", malware ",
+        indicator.malware().as_deref().map(str::to_owned),
+    );
     add(
         ", confidence ",
         indicator.confidence().map(|it| it.to_string()),

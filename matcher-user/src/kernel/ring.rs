@@ -133,6 +133,22 @@ impl Ring {
         }
     }
 
+    /// Adds up to `limit` events to `events`, as [`Ring::next_event`] gives
+    /// them.
+    pub fn next_events(
+        &mut self,
+        limit: usize,
+        events: &mut Vec<HitEvent>,
+    ) -> Result<(), KernelError> {
+        for _ in 0..limit {
+            match self.next_event() {
+                Some(event) => events.push(event?),
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
     /// Goes back to what was released: what was read since could not be
     /// stored, and is read again.
     pub fn rewind(&mut self) {

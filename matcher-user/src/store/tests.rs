@@ -35,8 +35,8 @@ fn summary(id: u32) -> Arc<IndicatorSummary> {
             protocol: Some(Protocol::TCP),
             port: None,
         },
-        feeds: vec!["feodo".to_owned(), "own".to_owned()],
-        malware: Some("Pikabot".to_owned()),
+        feeds: vec!["feodo".into(), "own".into()],
+        malware: Some("Pikabot".into()),
         confidence: None,
     })
 }

@@ -116,6 +116,8 @@ struct Naming<'a> {
     names: Names,
     offset: WallOffset,
     catalog: &'a Catalog,
+    /// Those that are named together.
+    events: Vec<HitEvent>,
     /// Keeps the hits from being thought away.
     ports: u64,
 }
@@ -123,22 +125,32 @@ struct Naming<'a> {
 impl Consumer for Product<'_> {
     fn take(&mut self) -> Result<u64> {
         let mut events = 0;
-        while events < BATCH
-            && let Some(event) = self.ring.next_event()
-        {
-            let event: HitEvent = event?;
-            events += 1;
-            if let Some(naming) = &mut self.names {
-                let hit = naming
-                    .names
-                    .hit(&event, naming.offset, naming.catalog, |_| None);
-                naming.ports = naming
-                    .ports
-                    .wrapping_add(hit.remote.port.unwrap_or(0).into());
+        while events < BATCH {
+            let taken = match &mut self.names {
+                Some(naming) => naming.take(self.ring)?,
+                None => self.ring.next_event().transpose()?.into_iter().count(),
+            };
+            if taken == 0 {
+                break;
             }
+            events += taken as u64;
         }
         self.ring.release();
         Ok(events)
+    }
+}
+
+impl Naming<'_> {
+    /// Some events, as the agent names them.
+    fn take(&mut self, ring: &mut Ring) -> Result<usize> {
+        self.events.clear();
+        ring.next_events(Names::AHEAD, &mut self.events)?;
+        self.names.look_ahead(&self.events, self.catalog);
+        for event in &self.events {
+            let hit = self.names.hit(event, self.offset, self.catalog, |_| None);
+            self.ports = self.ports.wrapping_add(hit.remote.port.unwrap_or(0).into());
+        }
+        Ok(self.events.len())
     }
 }
 
@@ -260,6 +272,7 @@ fn of_product(
                 names: Names::default(),
                 offset: WallOffset::measure(),
                 catalog: &list.catalog,
+                events: Vec::with_capacity(Names::AHEAD),
                 ports: 0,
             });
             work(&mut Product { ring, names })
