@@ -7,7 +7,7 @@ use matcher_common::{
     abi::{AddressBytes, RuleSpan},
     parse::Family,
     table::{
-        self, LINE_BYTES, LINE_WORDS, Line, Lines,
+        self, AddressWords, LINE_BYTES, LINE_WORDS, Line, Lines,
         class::{self, Class},
         filter,
         hosts::{self, Host},
@@ -67,14 +67,49 @@ pub(crate) trait Key: Copy {
     /// default consent holds for it, or a refusal.
     fn class(self, classes: &Self::Classes) -> Class;
 
-    /// Whether the C&C list of a generation covers it.
-    fn listed(self, generation: u64) -> Listed;
-
-    /// False where [`Key::listed`] says no.
-    fn maybe_listed(self, generation: u64) -> bool;
-
     /// As packets have it.
     fn bytes(self) -> AddressBytes;
+
+    /// As the filters have it.
+    type Words: AddressWords;
+
+    /// As the filters have it.
+    fn words(self) -> Self::Words;
+
+    /// The filter of the C&C list of a generation. `None` cannot be.
+    fn filter(generation: u64) -> Option<Block>;
+
+    /// What the hosts of the C&C list of a generation know of it.
+    fn host(self, generation: u64) -> Host;
+
+    /// [`Key::is_listed_maybe`] without a first look at the filter. A function of
+    /// its own in the kernel for each family: one address in twenty comes here,
+    /// and it would take registers from the way of all others.
+    fn exactly(self, generation: u64) -> bool;
+
+    /// Whether the C&C list of a generation covers it.
+    #[inline(always)]
+    fn listed(self, generation: u64) -> Listed {
+        let Some(image) = Self::filter(generation) else {
+            return Listed::Closer;
+        };
+        let words = self.words();
+        if filter::maybe_host(&image, words)
+            && let Some(listed) = Listed::of(self.host(generation))
+        {
+            return listed;
+        }
+        Listed::unless(filter::maybe_prefix(&image, words))
+    }
+
+    /// Whether [`Key::listed`] says anything but no.
+    #[inline(always)]
+    fn is_listed_maybe(self, generation: u64) -> bool {
+        match Self::filter(generation) {
+            Some(image) => filter::maybe_near(&image, self.words()) && self.exactly(generation),
+            None => true,
+        }
+    }
 }
 
 /// An IPv4 address.
@@ -105,32 +140,31 @@ impl Key for V4 {
     }
 
     #[inline(always)]
-    fn listed(self, generation: u64) -> Listed {
-        let lines = &CC_FILTER_V4_LINES;
-        let Some(image) = Block::of(&CC_FILTER_V4, lines, generation) else {
-            return Listed::Closer;
-        };
-        let key = table::v4_key(self.0);
-        if filter::maybe_host_v4(&image, key) {
-            let hosts = Elements::of(&CC_HOSTS_V4, &CC_HOSTS_V4_LINES, generation);
-            if let Some(listed) = Listed::of(hosts::find_v4(&hosts, self.0)) {
-                return listed;
-            }
-        }
-        Listed::unless(filter::maybe_prefix_v4(&image, key))
-    }
-
-    #[inline(always)]
-    fn maybe_listed(self, generation: u64) -> bool {
-        let Some(image) = Block::of(&CC_FILTER_V4, &CC_FILTER_V4_LINES, generation) else {
-            return true;
-        };
-        filter::maybe_near_v4(&image, table::v4_key(self.0)) && may_be_v4(self.0, generation)
-    }
-
-    #[inline(always)]
     fn bytes(self) -> AddressBytes {
         AddressBytes::from_v4(self.0.to_be_bytes())
+    }
+
+    type Words = u64;
+
+    #[inline(always)]
+    fn words(self) -> u64 {
+        table::v4_key(self.0)
+    }
+
+    #[inline(always)]
+    fn filter(generation: u64) -> Option<Block> {
+        Block::of(&CC_FILTER_V4, &CC_FILTER_V4_LINES, generation)
+    }
+
+    #[inline(always)]
+    fn host(self, generation: u64) -> Host {
+        let hosts = Elements::of(&CC_HOSTS_V4, &CC_HOSTS_V4_LINES, generation);
+        hosts::find_v4(&hosts, self.0)
+    }
+
+    #[inline(never)]
+    fn exactly(self, generation: u64) -> bool {
+        !matches!(self.listed(generation), Listed::No)
     }
 }
 
@@ -169,47 +203,38 @@ impl Key for V6 {
     }
 
     #[inline(always)]
-    fn listed(self, generation: u64) -> Listed {
-        let lines = &CC_FILTER_V6_LINES;
-        let Some(image) = Block::of(&CC_FILTER_V6, lines, generation) else {
-            return Listed::Closer;
-        };
-        let Self { high, low } = self;
-        if filter::maybe_host_v6(&image, high, low) {
-            let hosts = Elements::of(&CC_HOSTS_V6, &CC_HOSTS_V6_LINES, generation);
-            if let Some(listed) = Listed::of(hosts::find_v6(&hosts, high, low)) {
-                return listed;
-            }
-        }
-        Listed::unless(filter::maybe_prefix_v6(&image, high, low))
-    }
-
-    #[inline(always)]
-    fn maybe_listed(self, generation: u64) -> bool {
-        let Some(image) = Block::of(&CC_FILTER_V6, &CC_FILTER_V6_LINES, generation) else {
-            return true;
-        };
-        let Self { high, low } = self;
-        filter::maybe_near_v6(&image, high, low) && may_be_v6(high, low, generation)
-    }
-
-    #[inline(always)]
     fn bytes(self) -> AddressBytes {
         let bits = u128::from(self.high) << 64 | u128::from(self.low);
         AddressBytes::from_v6(bits.to_be_bytes())
     }
+
+    type Words = (u64, u64);
+
+    #[inline(always)]
+    fn words(self) -> (u64, u64) {
+        (self.high, self.low)
+    }
+
+    #[inline(always)]
+    fn filter(generation: u64) -> Option<Block> {
+        Block::of(&CC_FILTER_V6, &CC_FILTER_V6_LINES, generation)
+    }
+
+    #[inline(always)]
+    fn host(self, generation: u64) -> Host {
+        let hosts = Elements::of(&CC_HOSTS_V6, &CC_HOSTS_V6_LINES, generation);
+        hosts::find_v6(&hosts, self.high, self.low)
+    }
+
+    #[inline(always)]
+    fn exactly(self, generation: u64) -> bool {
+        // In two registers: what is given by address lies on the stack.
+        exactly_v6(self.high, self.low, generation)
+    }
 }
 
-/// What is left of [`Key::maybe_listed`] for one address in twenty. A function of
-/// its own in the kernel: it would take registers from the way of all others.
 #[inline(never)]
-fn may_be_v4(address: u32, generation: u64) -> bool {
-    !matches!(V4(address).listed(generation), Listed::No)
-}
-
-/// The same for IPv6.
-#[inline(never)]
-fn may_be_v6(high: u64, low: u64, generation: u64) -> bool {
+fn exactly_v6(high: u64, low: u64, generation: u64) -> bool {
     !matches!(V6 { high, low }.listed(generation), Listed::No)
 }
 

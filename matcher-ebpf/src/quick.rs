@@ -114,7 +114,7 @@ fn judge<K: Key>(
         return Some(Counter::OptedOut);
     }
     // Consent is known to hold; only now comes the C&C table (R1).
-    if remote.maybe_listed(settings.get(Setting::Generation)) {
+    if remote.is_listed_maybe(settings.get(Setting::Generation)) {
         // Counted where it is looked up for good.
         return None;
     }

@@ -22,7 +22,7 @@ use matcher_common::{
     table::{
         Line,
         class::{Class, class_v4, class_v6},
-        filter::{maybe_v4, maybe_v6},
+        filter::maybe,
         hash::{self, Seeds},
         hosts::{Host, find_v4, find_v6},
         v4_key,
@@ -321,8 +321,8 @@ fn membership(family: Family, entries: usize) {
         .1
         .iter()
         .filter(|(high, low)| match family {
-            Family::V4 => maybe_v4(&lines, *high),
-            Family::V6 => maybe_v6(&lines, *high, *low),
+            Family::V4 => maybe(&lines, *high),
+            Family::V6 => maybe(&lines, (*high, *low)),
         })
         .count() as f64
         / LOOKUPS as f64;
@@ -341,7 +341,7 @@ fn membership(family: Family, entries: usize) {
             let lookups: Vec<Lookup<'_>> = vec![
                 (
                     "filter",
-                    Box::new(|a, c| time(a, c, |(high, _)| maybe_v4(&lines, high).into())),
+                    Box::new(|a, c| time(a, c, |(high, _)| maybe(&lines, high).into())),
                 ),
                 (
                     "rank and leaves",
@@ -360,7 +360,7 @@ fn membership(family: Family, entries: usize) {
             let lookups: Vec<Lookup<'_>> = vec![
                 (
                     "filter",
-                    Box::new(|a, c| time(a, c, |(high, low)| maybe_v6(&lines, high, low).into())),
+                    Box::new(|a, c| time(a, c, |words| maybe(&lines, words).into())),
                 ),
                 (
                     "blocks of a word, a probe a length",

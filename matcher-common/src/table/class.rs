@@ -95,7 +95,7 @@ pub fn class_v4<T: Lines>(tree: &T, key: u64) -> Class {
 #[inline(always)]
 pub fn class_v6<T: Lines, F: Lines>(tree: &T, consent: &F, high: u64, low: u64) -> Class {
     match walk::<_, LAST_SHIFT_V6>(tree, high) {
-        Class::Default if filter::maybe_v6(consent, high, low) => Class::Closer,
+        Class::Default if filter::maybe(consent, (high, low)) => Class::Closer,
         class => class,
     }
 }

@@ -21,7 +21,7 @@
 //! changed is the next image.
 
 use super::{
-    LINE_WORDS, Lines,
+    AddressWords, LINE_WORDS, Lines,
     hash::{self, Seeds},
 };
 
@@ -35,7 +35,8 @@ pub mod head {
     /// The same of the prefixes.
     pub const PREFIXES: u32 = 5;
     /// First line of the direct part; above 32 bits: how far right an address
-    /// is shifted to become the number of its bit in the reach, which comes next.
+    /// is shifted to become the number of its bit in the reach, which comes next;
+    /// 0: there is none, and prefixes may be anywhere.
     pub const DIRECT: u32 = 6;
     /// Words of the gate; above 32 bits: its first line.
     pub const GATE: u32 = 7;
@@ -52,8 +53,6 @@ pub mod parts {
     pub const DIRECT: u64 = 1 << 1;
     /// The gate is complete. Without this bit every address passes it.
     pub const GATE: u64 = 1 << 2;
-    /// The reach is there. Without this bit prefixes may be anywhere.
-    pub const REACH: u64 = 1 << 3;
 }
 
 /// Bits of an address that choose a bit of the direct part: 8 KiB, which stay
@@ -83,12 +82,12 @@ pub struct Probe {
 /// Where the first `level` bits of an address lie in a part of `lines` lines.
 #[inline(always)]
 pub const fn probe(seeds: Seeds, high: u64, low: u64, level: u32, lines: u32) -> Probe {
-    probe_of(hash_of::<true>(seeds, high, low, level), lines)
+    probe_of(hash_of(true, seeds, high, low, level), lines)
 }
 
 #[inline(always)]
-const fn hash_of<const V6: bool>(seeds: Seeds, high: u64, low: u64, level: u32) -> u64 {
-    if V6 && level > 64 {
+const fn hash_of(v6: bool, seeds: Seeds, high: u64, low: u64, level: u32) -> u64 {
+    if v6 && level > 64 {
         hash::long(seeds, high, low, level)
     } else {
         hash::short(seeds, high, level)
@@ -122,105 +121,69 @@ const fn three_bits(from: u64) -> u64 {
     (1 << (from & 63)) | (1 << ((from >> 6) & 63)) | (1 << ((from >> 12) & 63))
 }
 
-/// Whether the IPv4 address ([`super::v4_key`]) may be an entry itself. Never
-/// false for one that is.
+/// Whether the address may be an entry itself. Never false for one that is.
 #[inline(always)]
-pub fn maybe_host_v4<T: Lines>(image: &T, key: u64) -> bool {
-    maybe_host::<_, false>(image, key, 0)
-}
-
-/// The same for an IPv6 address.
-#[inline(always)]
-pub fn maybe_host_v6<T: Lines>(image: &T, high: u64, low: u64) -> bool {
-    maybe_host::<_, true>(image, high, low)
-}
-
-/// Whether an entry that is longer than one address may cover the IPv4 address
-/// ([`super::v4_key`]). Never false for an address that one does.
-#[inline(always)]
-pub fn maybe_prefix_v4<T: Lines>(image: &T, key: u64) -> bool {
-    maybe_prefix::<_, false>(image, key, 0)
-}
-
-/// The same for an IPv6 address.
-#[inline(always)]
-pub fn maybe_prefix_v6<T: Lines>(image: &T, high: u64, low: u64) -> bool {
-    maybe_prefix::<_, true>(image, high, low)
-}
-
-/// Whether any entry may cover the IPv4 address ([`super::v4_key`]), by a line
-/// of the hosts and one that tells whether prefixes are near: no for nearly all
-/// that no entry covers. The others are to be asked for with [`maybe_v4`].
-#[inline(always)]
-pub fn maybe_near_v4<T: Lines>(image: &T, key: u64) -> bool {
-    maybe_near::<_, false>(image, key, 0)
-}
-
-/// The same for an IPv6 address.
-#[inline(always)]
-pub fn maybe_near_v6<T: Lines>(image: &T, high: u64, low: u64) -> bool {
-    maybe_near::<_, true>(image, high, low)
-}
-
-/// Whether any entry may cover the IPv4 address ([`super::v4_key`]).
-#[inline(always)]
-pub fn maybe_v4<T: Lines>(image: &T, key: u64) -> bool {
-    maybe_host_v4(image, key) || maybe_prefix_v4(image, key)
-}
-
-/// Whether any entry may cover the IPv6 address.
-#[inline(always)]
-pub fn maybe_v6<T: Lines>(image: &T, high: u64, low: u64) -> bool {
-    maybe_host_v6(image, high, low) || maybe_prefix_v6(image, high, low)
-}
-
-#[inline(always)]
-fn maybe_host<T: Lines, const V6: bool>(image: &T, high: u64, low: u64) -> bool {
+pub fn maybe_host<T: Lines, A: AddressWords>(image: &T, address: A) -> bool {
     let Some(head) = image.line(0) else {
         return true;
     };
     if image.word(head, head::USE) & parts::HOSTS == 0 {
         return false;
     }
-    let seeds = Seeds::of(image, head);
-    let hash = hash_of::<V6>(seeds, high, low, if V6 { 128 } else { 32 });
+    let (high, low) = address.words();
+    let length = if A::V6 { 128 } else { 32 };
+    let hash = hash_of(A::V6, Seeds::of(image, head), high, low, length);
     holds(image, image.word(head, head::HOSTS), hash)
 }
 
+/// Whether any entry may cover the address, by a line of the hosts and one that
+/// tells whether prefixes are near: no for nearly all that no entry covers. The
+/// others are to be asked for with [`maybe`].
 #[inline(always)]
-fn maybe_near<T: Lines, const V6: bool>(image: &T, high: u64, low: u64) -> bool {
-    maybe_host::<_, V6>(image, high, low) || prefix_near::<_, V6>(image, high)
+pub fn maybe_near<T: Lines, A: AddressWords>(image: &T, address: A) -> bool {
+    maybe_host(image, address) || prefix_near(image, address)
+}
+
+/// Whether any entry may cover the address.
+#[inline(always)]
+pub fn maybe<T: Lines, A: AddressWords>(image: &T, address: A) -> bool {
+    maybe_host(image, address) || maybe_prefix(image, address)
 }
 
 /// Whether prefixes are where the address is, as far as one line tells.
 #[inline(always)]
-fn prefix_near<T: Lines, const V6: bool>(image: &T, high: u64) -> bool {
+fn prefix_near<T: Lines, A: AddressWords>(image: &T, address: A) -> bool {
     let Some(head) = image.line(0) else {
         return true;
     };
-    let used = image.word(head, head::USE);
-    if !V6 && used & parts::REACH != 0 {
-        let part = image.word(head, head::DIRECT);
-        let bit = (high >> ((part >> 32) & 63)) as u32;
+    let (high, _) = address.words();
+    let part = image.word(head, head::DIRECT);
+    let shift = part >> 32;
+    if !A::V6 && shift != 0 {
+        let bit = (high >> (shift & 63)) as u32;
         let first = (part as u32).wrapping_add(DIRECT_LINES);
         return match image.half_word(first, bit >> 5) {
             Some(bits) => bits >> (bit & 31) & 1 != 0,
             None => true,
         };
     }
-    in_direct(image, head, high) || used >> LEVELS_SHIFT != 0 && in_gate::<_, V6>(image, head, high)
+    let levels = image.word(head, head::USE) >> LEVELS_SHIFT;
+    in_direct(image, head, high) || levels != 0 && in_gate(image, head, high, A::V6)
 }
 
+/// Whether an entry that is longer than one address may cover the address. Never
+/// false for an address that one does.
 #[inline(always)]
-fn maybe_prefix<T: Lines, const V6: bool>(image: &T, high: u64, low: u64) -> bool {
+pub fn maybe_prefix<T: Lines, A: AddressWords>(image: &T, address: A) -> bool {
     let Some(head) = image.line(0) else {
         return true;
     };
+    let (high, low) = address.words();
     if in_direct(image, head, high) {
         return true;
     }
     let mut levels = image.word(head, head::USE) >> LEVELS_SHIFT;
-    if levels == 0 || !in_gate::<_, V6>(image, head, high) {
+    if levels == 0 || !in_gate(image, head, high, A::V6) {
         return false;
     }
     let seeds = Seeds::of(image, head);
@@ -230,7 +193,7 @@ fn maybe_prefix<T: Lines, const V6: bool>(image: &T, high: u64, low: u64) -> boo
         if level == 0 {
             break;
         }
-        if holds(image, part, hash_of::<V6>(seeds, high, low, level)) {
+        if holds(image, part, hash_of(A::V6, seeds, high, low, level)) {
             return true;
         }
         levels >>= 8;
@@ -254,12 +217,12 @@ fn in_direct<T: Lines>(image: &T, head: T::Line, high: u64) -> bool {
 
 /// Whether the address passes the gate.
 #[inline(always)]
-fn in_gate<T: Lines, const V6: bool>(image: &T, head: T::Line, high: u64) -> bool {
+fn in_gate<T: Lines>(image: &T, head: T::Line, high: u64, v6: bool) -> bool {
     if image.word(head, head::USE) & parts::GATE == 0 {
         return true;
     }
     let part = image.word(head, head::GATE);
-    let (word, bits) = gate(Seeds::of(image, head), high, V6, part as u32);
+    let (word, bits) = gate(Seeds::of(image, head), high, v6, part as u32);
     let first = (part >> 32) as u32;
     match image.line(first.wrapping_add(word / LINE_WORDS)) {
         Some(line) => image.word(line, word) & bits == bits,

@@ -55,6 +55,34 @@ pub const fn v4_key(address: u32) -> u64 {
     (address as u64) << 32
 }
 
+/// An address in words: of IPv4 the one that [`v4_key`] gives, of IPv6 the upper
+/// and the lower half.
+pub trait AddressWords: Copy {
+    /// Whether it is an IPv6 address.
+    const V6: bool;
+
+    /// Both words; the second one of IPv4 is 0.
+    fn words(self) -> (u64, u64);
+}
+
+impl AddressWords for u64 {
+    const V6: bool = false;
+
+    #[inline(always)]
+    fn words(self) -> (u64, u64) {
+        (self, 0)
+    }
+}
+
+impl AddressWords for (u64, u64) {
+    const V6: bool = true;
+
+    #[inline(always)]
+    fn words(self) -> (u64, u64) {
+        self
+    }
+}
+
 /// A line of an image in the host's memory.
 pub type Line = [u64; LINE_WORDS as usize];
 

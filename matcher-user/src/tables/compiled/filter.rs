@@ -139,15 +139,11 @@ impl Plan {
     pub fn build(&self, seeds: Seeds) -> Image {
         let layout = self.layout;
         let mut image = Image::zeroed(usize::try_from(layout.lines()).unwrap_or(0));
-        let mut used = 0;
-        if self.levels.gate_keys.is_some() {
-            used |= parts::GATE;
-        }
-        // An IPv4 address is the upper half of a word.
+        let mut used = match self.levels.gate_keys {
+            Some(_) => parts::GATE,
+            None => 0,
+        };
         let reach_shift = self.levels.reach_bits.map(|bits| 64 - bits);
-        if reach_shift.is_some() {
-            used |= parts::REACH;
-        }
         for (at, level) in (1_u32..).zip(&self.levels.prefixes) {
             used |= u64::from(*level) << (8 * at);
         }

@@ -46,25 +46,29 @@ fn host(address: IpAddr) -> IpNet {
 }
 
 fn maybe(image: &Image, address: IpAddr) -> bool {
-    let lines = image.lines();
-    match address {
-        IpAddr::V4(address) => table::filter::maybe_v4(&lines, v4_key(address.to_bits())),
-        IpAddr::V6(address) => {
-            let (high, low) = words(address);
-            table::filter::maybe_v6(&lines, high, low)
-        }
-    }
+    ask(image, address, table::filter::maybe, table::filter::maybe)
 }
 
 /// What nearly all addresses are asked alone.
 fn maybe_near(image: &Image, address: IpAddr) -> bool {
+    ask(
+        image,
+        address,
+        table::filter::maybe_near,
+        table::filter::maybe_near,
+    )
+}
+
+fn ask<'a>(
+    image: &'a Image,
+    address: IpAddr,
+    v4: impl Fn(&&'a [Line], u64) -> bool,
+    v6: impl Fn(&&'a [Line], (u64, u64)) -> bool,
+) -> bool {
     let lines = image.lines();
     match address {
-        IpAddr::V4(address) => table::filter::maybe_near_v4(&lines, v4_key(address.to_bits())),
-        IpAddr::V6(address) => {
-            let (high, low) = words(address);
-            table::filter::maybe_near_v6(&lines, high, low)
-        }
+        IpAddr::V4(address) => v4(&lines, v4_key(address.to_bits())),
+        IpAddr::V6(address) => v6(&lines, words(address)),
     }
 }
 
