@@ -96,8 +96,9 @@ pub struct Indicator<V = IpNet> {
     pub valid_until: Option<Timestamp>,
     /// What the feeds say: at least one statement, in order of feed name,
     /// then of the lines in the feed. A feed that lists it more than once and
-    /// says different things has more than one.
-    pub statements: Vec<Arc<Statement>>,
+    /// says different things has more than one. Indicators of which the same is
+    /// said share them.
+    pub statements: Arc<[Arc<Statement>]>,
 }
 
 impl<V> Indicator<V> {
@@ -109,10 +110,11 @@ impl<V> Indicator<V> {
             qualifier: Qualifier::default(),
             valid_from: None,
             valid_until: None,
-            statements: vec![Arc::new(Statement {
+            statements: [Arc::new(Statement {
                 feed: feed.into(),
                 said: Said::default(),
-            })],
+            })]
+            .into(),
         }
     }
 
@@ -215,12 +217,13 @@ mod tests {
             })
         };
         let indicator = Indicator {
-            statements: vec![
+            statements: [
                 statement("a", Some(40), 20, Some(Tlp::Green)),
                 statement("a", None, 30, None),
                 statement("b", Some(90), 10, Some(Tlp::Amber)),
                 statement("c", None, 15, Some(Tlp::Clear)),
-            ],
+            ]
+            .into(),
             ..Indicator::bare(
                 IndicatorId(1),
                 "192.0.2.1/32".parse::<IpNet>().unwrap(),

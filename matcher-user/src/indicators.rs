@@ -6,6 +6,7 @@
 //! outlives the process and never gives an id twice, because hits carry ids
 //! and may be read long after the list has changed.
 
+mod by_id;
 mod catalog;
 mod catalog_file;
 mod lookup;
@@ -13,6 +14,8 @@ pub mod report;
 
 use std::{
     cmp::{Ordering, Reverse},
+    hint::black_box,
+    iter::repeat,
     net::IpAddr,
     sync::Arc,
 };
@@ -20,7 +23,7 @@ use std::{
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use self::catalog::Memory;
+use self::{by_id::ById, catalog::Memory};
 pub use self::{
     catalog::Catalog,
     catalog_file::CatalogError,
@@ -90,8 +93,7 @@ impl<'a> From<(&'a str, &'a [FeedEntry])> for Listed<'a> {
 pub struct IndicatorSet {
     /// In order of identity.
     list: Vec<Arc<Indicator>>,
-    /// In order of id.
-    by_id: Vec<Arc<Indicator>>,
+    by_id: ById,
     /// In order of identity.
     names: Vec<Arc<Indicator<DomainName>>>,
     /// Prefix lengths that occur, longest first: IPv4, IPv6.
@@ -125,9 +127,12 @@ impl IndicatorSet {
     {
         let feeds: Vec<Listed<'a>> = feeds.iter().map(|feed| (*feed).into()).collect();
         let feed_names = Interned::new(&feeds);
-        let entries = feeds
-            .iter()
-            .flat_map(|it| it.entries.iter().map(|entry| (it.feed, entry)));
+        let numbered = || {
+            feeds
+                .iter()
+                .filter_map(|it| Some((it, feed_names.number(it.feed)?)))
+        };
+        let entries = numbered().flat_map(|(it, feed)| it.entries.iter().zip(repeat(feed)));
         let (list, addresses, next_id) = merged(
             &feed_names,
             entries,
@@ -135,9 +140,7 @@ impl IndicatorSet {
             previous.next_id,
             now,
         )?;
-        let entries = feeds
-            .iter()
-            .flat_map(|it| it.names.iter().map(|entry| (it.feed, entry)));
+        let entries = numbered().flat_map(|(it, feed)| it.names.iter().zip(repeat(feed)));
         let (names, known_names, next_id) =
             merged(&feed_names, entries, &previous.names, next_id, now)?;
         let catalog = Catalog {
@@ -168,7 +171,7 @@ impl IndicatorSet {
                 .collect()
         });
         Self {
-            by_id: by_id(list.clone()),
+            by_id: ById::new(&list, |it| it.id),
             list,
             names,
             lengths,
@@ -178,7 +181,7 @@ impl IndicatorSet {
     /// The address or prefix with an id, if it is listed now. For one that is
     /// no longer, ask [`Catalog::get`].
     pub fn get(&self, id: IndicatorId) -> Option<&Indicator> {
-        find_id(&self.by_id, id)
+        self.by_id.find(&self.list, |it| it.id, id).map(Arc::as_ref)
     }
 
     /// All addresses and prefixes, IPv4 first, in order of value.
@@ -227,7 +230,7 @@ impl IndicatorSet {
     }
 }
 
-/// Names of feeds, each kept once.
+/// Names of feeds, each kept once, in order: a name's number is its place.
 struct Interned(Vec<Arc<str>>);
 
 impl Interned {
@@ -238,9 +241,13 @@ impl Interned {
         Self(names)
     }
 
-    fn get(&self, name: &str) -> Option<(usize, Arc<str>)> {
-        let at = self.0.binary_search_by(|known| (**known).cmp(name)).ok()?;
-        Some((at, Arc::clone(self.0.get(at)?)))
+    fn number(&self, name: &str) -> Option<u32> {
+        let place = self.0.binary_search_by(|known| (**known).cmp(name)).ok()?;
+        u32::try_from(place).ok()
+    }
+
+    fn get(&self, number: u32) -> Option<&Arc<str>> {
+        self.0.get(number as usize)
     }
 }
 
@@ -273,18 +280,18 @@ impl SortKey for DomainName {
 /// The list, what is known now, and the next id.
 type Merged<V> = (Vec<Arc<Indicator<V>>>, Memory<V>, u32);
 
-/// An entry, its feed, and the sort key of its value.
-type Keyed<'a, V> = (u128, &'a str, &'a FeedEntry<V>);
+/// The sort key of an entry's value, the number of its feed, and the entry.
+type Keyed<'a, V> = (u128, u32, &'a FeedEntry<V>);
 
 fn merged<'a, V: Clone + Ord + SortKey + Send + Sync + 'a>(
     feeds: &Interned,
-    entries: impl Iterator<Item = (&'a str, &'a FeedEntry<V>)>,
+    entries: impl Iterator<Item = (&'a FeedEntry<V>, u32)>,
     previous: &Memory<V>,
     next_id: u32,
     now: Timestamp,
 ) -> Result<Merged<V>, NoIdsLeft> {
     let mut entries: Vec<Keyed<'_, V>> = entries
-        .map(|(name, entry)| (entry.value.sort_key(), name, entry))
+        .map(|(entry, feed)| (entry.value.sort_key(), feed, entry))
         .collect();
     sort(&mut entries);
     let mut update = previous.update(next_id, now);
@@ -306,13 +313,13 @@ fn merged<'a, V: Clone + Ord + SortKey + Send + Sync + 'a>(
 /// Sorts by identity, then by feed and place.
 fn sort<V: Ord + Sync>(entries: &mut [Keyed<'_, V>]) {
     fn order<V: Ord>(
-        (a_key, a_name, a): &Keyed<'_, V>,
-        (b_key, b_name, b): &Keyed<'_, V>,
+        (a_key, a_feed, a): &Keyed<'_, V>,
+        (b_key, b_feed, b): &Keyed<'_, V>,
     ) -> Ordering {
         a_key
             .cmp(b_key)
             .then_with(|| entry_identity(a).cmp(&entry_identity(b)))
-            .then_with(|| a_name.cmp(b_name))
+            .then_with(|| a_feed.cmp(b_feed))
             .then_with(|| (a.part, a.line).cmp(&(b.part, b.line)))
             .then_with(|| a.said.cmp(&b.said))
     }
@@ -347,6 +354,22 @@ fn halves<'s, 'a, V: Ord>(entries: &'s [Keyed<'a, V>]) -> (&'s [Keyed<'a, V>], &
     entries.split_at(middle)
 }
 
+/// Entries that are fetched at once.
+const TOGETHER: usize = 32;
+
+/// Reads a little of each of the first entries. They lie in memory in the order of
+/// the feed: where each is read only when its turn comes, each is waited for.
+fn fetch<V>(entries: &[Keyed<'_, V>]) {
+    for (_, _, entry) in entries.iter().take(TOGETHER) {
+        // An entry is longer than a line of the cache.
+        black_box((
+            entry.line,
+            entry.valid_until.is_some(),
+            entry.said.id.is_some(),
+        ));
+    }
+}
+
 /// What the sorted entries say, each indicator once, with the id 0, which is the
 /// catalog's to give.
 fn indicators<V: Clone + Ord>(
@@ -355,70 +378,57 @@ fn indicators<V: Clone + Ord>(
 ) -> Vec<Arc<Indicator<V>>> {
     let mut list = Vec::with_capacity(entries.len());
     // Most entries of a long list say the same, namely nothing: the last
-    // statement of each feed is shared by those that follow.
+    // statement of each feed is shared by those that follow, and so are all
+    // statements of the last indicator.
     let mut last: Vec<Option<Arc<Statement>>> = vec![None; feeds.0.len()];
+    let mut shared: Arc<[Arc<Statement>]> = Arc::default();
+    let mut statements: Vec<Arc<Statement>> = Vec::new();
+    let (mut at, mut fetched) = (0, 0);
     for same in entries.chunk_by(are_same) {
+        if at >= fetched {
+            fetched = at + TOGETHER;
+            fetch(entries.get(at..).unwrap_or_default());
+        }
+        at += same.len();
         let Some((_, _, first)) = same.first() else {
             continue;
         };
-        let mut statements: Vec<Arc<Statement>> = Vec::with_capacity(same.len());
-        for (_, feed, entry) in same {
-            let Some((at, feed)) = feeds.get(feed) else {
+        statements.clear();
+        for (_, number, entry) in same {
+            let (Some(feed), Some(last)) = (feeds.get(*number), last.get_mut(*number as usize))
+            else {
                 continue;
             };
             if statements
                 .iter()
-                .any(|it| it.feed == feed && it.said == entry.said)
+                .any(|it| it.feed == *feed && it.said == entry.said)
             {
                 continue;
             }
-            let Some(last) = last.get_mut(at) else {
-                continue;
-            };
             let statement = match last {
                 Some(last) if last.said == entry.said => Arc::clone(last),
                 _ => {
+                    let feed = Arc::clone(feed);
                     let said = entry.said.clone();
                     Arc::clone(last.insert(Arc::new(Statement { feed, said })))
                 }
             };
             statements.push(statement);
         }
-        statements.shrink_to_fit();
+        let is_shared = |(a, b): (&Arc<Statement>, &Arc<Statement>)| Arc::ptr_eq(a, b);
+        if shared.len() != statements.len() || !shared.iter().zip(&statements).all(is_shared) {
+            shared = statements.drain(..).collect();
+        }
         list.push(Arc::new(Indicator {
             id: IndicatorId(0),
             value: first.value.clone(),
             qualifier: first.qualifier,
             valid_from: first.valid_from,
             valid_until: first.valid_until,
-            statements,
+            statements: Arc::clone(&shared),
         }));
     }
     list
-}
-
-/// In order of id, in which most lists are.
-fn by_id<V>(mut list: Vec<Arc<Indicator<V>>>) -> Vec<Arc<Indicator<V>>> {
-    if !list.is_sorted_by_key(|indicator| indicator.id) {
-        list.sort_by_cached_key(|indicator| indicator.id);
-    }
-    list
-}
-
-/// Ids are given in order, and most that were given are known: the place that
-/// an id has when none is missing is nearly always the right one.
-fn find_id<V>(by_id: &[Arc<Indicator<V>>], id: IndicatorId) -> Option<&Indicator<V>> {
-    let first = by_id.first()?.id.0;
-    let guess = usize::try_from(id.0.checked_sub(first)?).ok()?;
-    if let Some(indicator) = by_id.get(guess).filter(|it| it.id == id) {
-        return Some(indicator);
-    }
-    // Each id that is missing moves the others towards the beginning.
-    let before = by_id.get(..guess).unwrap_or(by_id);
-    let position = before
-        .binary_search_by_key(&id, |indicator| indicator.id)
-        .ok()?;
-    before.get(position).map(Arc::as_ref)
 }
 
 /// What a hit says about its indicator.

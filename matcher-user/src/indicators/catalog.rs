@@ -5,7 +5,7 @@ use std::{iter::Peekable, slice, sync::Arc};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::{IndicatorSet, NoIdsLeft, by_id, find_id, identity};
+use super::{IndicatorSet, NoIdsLeft, by_id::ById, identity};
 use crate::{
     feeds::FeedEntry,
     indicator::{DomainName, Indicator, IndicatorId},
@@ -27,8 +27,7 @@ pub struct Catalog {
 pub(super) struct Memory<V> {
     /// In order of identity, no two the same.
     pub(super) known: Vec<Known<V>>,
-    /// In order of id.
-    by_id: Vec<Arc<Indicator<V>>>,
+    by_id: ById,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +35,12 @@ pub(super) struct Known<V> {
     pub(super) indicator: Arc<Indicator<V>>,
     /// When no feed listed it any more.
     pub(super) left: Option<Timestamp>,
+}
+
+impl<V> Known<V> {
+    fn id(&self) -> IndicatorId {
+        self.indicator.id
+    }
 }
 
 impl Default for Catalog {
@@ -48,7 +53,7 @@ impl Default for Catalog {
 impl Catalog {
     /// The address or prefix with an id, listed or no longer.
     pub fn get(&self, id: IndicatorId) -> Option<&Indicator> {
-        find_id(&self.addresses.by_id, id)
+        self.addresses.get(id)
     }
 
     /// Every entry of exactly this address or prefix, listed or no longer.
@@ -117,13 +122,7 @@ impl Catalog {
 
     /// An id that two indicators have.
     pub(super) fn id_given_twice(&self) -> Option<IndicatorId> {
-        let mut ids: Vec<IndicatorId> = self
-            .addresses
-            .by_id
-            .iter()
-            .map(|it| it.id)
-            .chain(self.names.by_id.iter().map(|it| it.id))
-            .collect();
+        let mut ids: Vec<IndicatorId> = self.addresses.ids().chain(self.names.ids()).collect();
         ids.sort_unstable();
         ids.windows(2).find_map(|pair| match pair {
             [a, b] if a == b => Some(*a),
@@ -135,11 +134,19 @@ impl Catalog {
 impl<V: Clone + Ord> Memory<V> {
     /// `known` is in order of identity.
     fn new(known: Vec<Known<V>>) -> Self {
-        let indicators = known.iter().map(|known| Arc::clone(&known.indicator));
         Self {
-            by_id: by_id(indicators.collect()),
+            by_id: ById::new(&known, Known::id),
             known,
         }
+    }
+
+    fn get(&self, id: IndicatorId) -> Option<&Indicator<V>> {
+        let known = self.by_id.find(&self.known, Known::id, id)?;
+        Some(&known.indicator)
+    }
+
+    fn ids(&self) -> impl Iterator<Item = IndicatorId> {
+        self.known.iter().map(Known::id)
     }
 
     /// In order of identity.

@@ -240,7 +240,7 @@ impl Line {
             port: indicator.qualifier.port,
             valid_from: indicator.valid_from,
             valid_until: indicator.valid_until,
-            said: indicator.statements.clone(),
+            said: indicator.statements.to_vec(),
             left: known.left,
         }
     }

@@ -85,7 +85,7 @@ impl From<&Covering<'_>> for Found {
             first_seen: indicator.first_seen(),
             last_seen: indicator.last_seen(),
             tlp: indicator.tlp(),
-            said: indicator.statements.clone(),
+            said: indicator.statements.to_vec(),
             valid_from: indicator.valid_from,
             valid_until: indicator.valid_until,
             why_not: reasons(covering),

@@ -362,7 +362,7 @@ proptest! {
         for indicator in set.iter() {
             prop_assert_eq!(set.get(indicator.id), Some(indicator));
             prop_assert!(indicator.feeds().is_sorted_by(|a, b| a < b));
-            for statement in &indicator.statements {
+            for statement in indicator.statements.iter() {
                 prop_assert!(feeds.iter().any(|(name, entries)| *name == &*statement.feed
                     && entries.iter().any(|entry| entry_identity(entry) == identity(indicator)
                         && entry.said == statement.said)));

@@ -43,7 +43,11 @@ pub fn compile<'a>(
             .then_with(|| a.id.cmp(&b.id))
     });
 
-    let mut tables = IndicatorTables::default();
+    // Nearly every entry is a prefix of its own, with one rule.
+    let mut tables = IndicatorTables {
+        prefixes: Vec::with_capacity(sorted.len()),
+        rules: Vec::with_capacity(sorted.len()),
+    };
     let mut covering: Covering<Box<[Rule]>> = Covering::new();
     for group in sorted.chunk_by(|a, b| a.value == b.value) {
         let Some(prefix) = group.first().map(|indicator| indicator.value) else {
