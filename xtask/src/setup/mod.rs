@@ -16,7 +16,7 @@ use anyhow::Result;
 
 use crate::process;
 use packages::{
-    BUSYBOX, CC, CXX, GIT, IP, IPSET, IPTABLES, NFT, NSENTER, QEMU, TSHARK, XDP_FILTER,
+    BPFTOOL, BUSYBOX, CC, CXX, GIT, IP, IPSET, IPTABLES, NFT, NSENTER, QEMU, TSHARK, XDP_FILTER,
 };
 
 pub use compiler::Compiler;
@@ -116,8 +116,8 @@ pub fn ensure(need: Need) -> Result<()> {
     let (required, wished): (&[_], &[_]) = match need {
         Need::Build => (&[], &[]),
         Need::Lab => (&[IP, NSENTER], &[]),
-        Need::Test => (&[IP, NSENTER], &[TSHARK]),
-        Need::Ci => (&[IP, NSENTER, GIT], &[TSHARK]),
+        Need::Test => (&[IP, NSENTER], &[TSHARK, BPFTOOL]),
+        Need::Ci => (&[IP, NSENTER, GIT], &[TSHARK, BPFTOOL]),
         Need::Oracle => (&[TSHARK], &[]),
         Need::Fuzz => (&[CXX], &[]),
         Need::Emulator => (&[QEMU, BUSYBOX], &[]),

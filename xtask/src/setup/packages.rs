@@ -61,6 +61,12 @@ pub const TSHARK: &Tool = &Tool {
     package: "tshark",
     why: "the parser is compared with it",
 };
+/// Takes a program off an interface by force.
+pub const BPFTOOL: &Tool = &Tool {
+    program: "bpftool",
+    package: "bpftool",
+    why: "a test takes the program off an interface with it",
+};
 /// For the ABI of the last commit.
 pub const GIT: &Tool = &Tool {
     program: "git",
@@ -107,8 +113,8 @@ pub const XDP_FILTER: &Tool = &Tool {
 };
 
 /// All of them, for the report of `cargo xtask setup`.
-pub const TOOLS: [&Tool; 12] = [
-    CC, CXX, GIT, IP, NSENTER, TSHARK, QEMU, BUSYBOX, NFT, IPTABLES, IPSET, XDP_FILTER,
+pub const TOOLS: [&Tool; 13] = [
+    CC, CXX, GIT, IP, NSENTER, TSHARK, BPFTOOL, QEMU, BUSYBOX, NFT, IPTABLES, IPSET, XDP_FILTER,
 ];
 
 /// The program is there afterwards.
