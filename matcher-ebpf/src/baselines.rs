@@ -23,10 +23,11 @@ use aya_ebpf::{
 use matcher_common::abi::HitEvent;
 
 /// Source and destination, as they stand beside each other in an IPv4 header.
-/// Halves of words: that is how they are aligned behind an Ethernet header.
-type Flow4 = [u16; 4];
+type Flow4 = [u64; 1];
 /// The same of an IPv6 header.
-type Flow6 = [Flow4; 4];
+type Flow6 = [u64; 4];
+/// A word of a header in halves: that is how it is aligned behind Ethernet.
+type Halves = [u16; 4];
 
 /// Entries of the list of addresses; the bench sets it when it loads.
 #[unsafe(no_mangle)]
@@ -100,46 +101,43 @@ fn rotate_v6(context: XdpContext) -> u32 {
 
 /// Aborts, which the bench takes for a failure, unless the target runs.
 #[inline(always)]
-fn rotate<Flow: Copy>(context: &XdpContext, flows: &Array<Flow>, offset: usize) -> u32 {
+fn rotate<const WORDS: usize>(
+    context: &XdpContext,
+    flows: &Array<[u64; WORDS]>,
+    offset: usize,
+) -> u32 {
     let addresses = context.data() + offset;
-    if addresses + size_of::<Flow>() > context.data_end() {
+    if addresses + size_of::<[u64; WORDS]>() > context.data_end() {
         return xdp_action::XDP_ABORTED;
     }
-    let Some(flow) = flows.get_ptr(next()) else {
+    let Some(flow) = flows.get(next()) else {
         return xdp_action::XDP_ABORTED;
     };
-    // SAFETY: the flow is an entry of an array that the bench no longer writes,
-    // of whole words; the addresses lie inside the packet, as just compared.
-    unsafe {
-        let words = flow.cast::<u64>();
-        store::<0>(addresses, *words);
-        if size_of::<Flow>() > 8 {
-            store::<8>(addresses, *words.add(1));
-            store::<16>(addresses, *words.add(2));
-            store::<24>(addresses, *words.add(3));
-        }
-    }
+    // SAFETY: the addresses lie inside the packet, as just compared.
+    unsafe { store(addresses, flow) };
     // SAFETY: nothing here waits to be dropped.
     unsafe { TARGET.tail_call(context, 0) };
     xdp_action::XDP_ABORTED
 }
 
-/// Writes eight bytes of a packet with one instruction. They are not aligned, and
+/// Writes words of a packet, each with one instruction. They are not aligned, and
 /// the compiler would write them piece by piece; a program that then reads across
 /// two pieces waits until both have reached the cache, as it never does for a
 /// packet that a NIC has written.
 ///
 /// # Safety
 ///
-/// The 8 bytes at `AT` behind `address` may be written.
+/// As many bytes at `address` may be written.
 #[inline(always)]
-unsafe fn store<const AT: usize>(address: usize, word: u64) {
-    // SAFETY: writes 8 bytes, as promised by the caller; the kernel allows it at
-    // any address (CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS).
-    unsafe {
-        core::arch::asm!("*(u64 *)({0} + {1}) = {2}",
-            in(reg) address, const AT, in(reg) word,
-            options(nostack, preserves_flags));
+unsafe fn store<const WORDS: usize>(address: usize, words: &[u64; WORDS]) {
+    for (at, word) in words.iter().enumerate() {
+        // SAFETY: inside, as promised by the caller; the kernel allows it at any
+        // address (CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS).
+        unsafe {
+            core::arch::asm!("*(u64 *)({0} + 0) = {1}",
+                in(reg) address + at * size_of::<u64>(), in(reg) *word,
+                options(nostack, preserves_flags));
+        }
     }
 }
 
@@ -191,16 +189,13 @@ fn rotate_pairs_v4(context: XdpContext) -> u32 {
             pair.apart = 0;
         }
     }
-    let (Some(from), Some(to)) = (FLOWS_V4.get_ptr(index), FLOWS_V4.get_ptr(other)) else {
+    let (Some([from]), Some([to])) = (FLOWS_V4.get(index), FLOWS_V4.get(other)) else {
         return xdp_action::XDP_ABORTED;
     };
-    // SAFETY: entries of an array that the bench no longer writes, a word each, of
-    // which the source is the lower half; the addresses lie inside the packet, as
-    // just compared.
-    unsafe {
-        let (from, to) = (*from.cast::<u64>(), *to.cast::<u64>());
-        store::<0>(addresses, from << 32 >> 32 | to >> 32 << 32);
-    }
+    // The source is the lower half.
+    let flow = [from << 32 >> 32 | to >> 32 << 32];
+    // SAFETY: the addresses lie inside the packet, as just compared.
+    unsafe { store(addresses, &flow) };
     // SAFETY: nothing here waits to be dropped.
     unsafe { TARGET.tail_call(&context, 0) };
     xdp_action::XDP_ABORTED
@@ -282,14 +277,14 @@ fn parse_min(context: XdpContext) -> u32 {
                 return xdp_action::XDP_PASS;
             }
             // SAFETY: inside the packet, as just compared.
-            or(unsafe { *((start + 26) as *const Flow4) })
+            or(unsafe { *((start + 26) as *const Halves) })
         }
         0x86dd => {
             if start + 54 > end {
                 return xdp_action::XDP_PASS;
             }
             // SAFETY: inside the packet, as just compared.
-            let [a, b, c, d] = unsafe { *((start + 22) as *const Flow6) };
+            let [a, b, c, d] = unsafe { *((start + 22) as *const [Halves; 4]) };
             or(a) | or(b) | or(c) | or(d)
         }
         _ => return xdp_action::XDP_PASS,
@@ -434,18 +429,19 @@ fn generate_v4(context: XdpContext) -> u32 {
     let (Some(flow), Some(to)) = (FLOWS_V4.get(next()), GENERATE_TO.get(0)) else {
         return xdp_action::XDP_ABORTED;
     };
-    let [a, b, c, d] = flow.map(u32::from);
+    let [word] = *flow;
+    let [a, b, c, d] = [0, 16, 32, 48].map(|shift| (word >> shift) as u32 & 0xffff);
     // SAFETY: a constant of the object file, volatile because the loader
     // patches it.
     let header = unsafe { core::ptr::read_volatile(&raw const HEADER_SUM) };
     let sum = header + a + b + c + d;
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
-    // SAFETY: inside the packet, as just compared, at even offsets of a buffer
-    // that starts aligned.
+    // SAFETY: inside the packet, as just compared; the first at an even offset of
+    // a buffer that starts aligned.
     unsafe {
         *((start + 24) as *mut u16) = !(sum as u16);
-        *((start + 26) as *mut Flow4) = *flow;
+        store(start + 26, flow);
     }
     // SAFETY: the helper takes numbers.
     unsafe { bpf_redirect(*to, 0) as u32 }
@@ -454,7 +450,7 @@ fn generate_v4(context: XdpContext) -> u32 {
 /// Half words without a loop, because that is how addresses are aligned: any
 /// other way would be slower than a parser has to be.
 #[inline(always)]
-fn or([a, b, c, d]: Flow4) -> u16 {
+fn or([a, b, c, d]: Halves) -> u16 {
     a | b | c | d
 }
 

@@ -354,6 +354,21 @@ fn halves<'s, 'a, V: Ord>(entries: &'s [Keyed<'a, V>]) -> (&'s [Keyed<'a, V>], &
     entries.split_at(middle)
 }
 
+/// What is said of the last indicator. The next one shares it where the same is said,
+/// as of most of a long list.
+#[derive(Default)]
+struct LastSaid(Arc<[Arc<Statement>]>);
+
+impl LastSaid {
+    fn share(&mut self, statements: &[Arc<Statement>]) -> Arc<[Arc<Statement>]> {
+        let is_same = |(a, b): (&Arc<Statement>, &Arc<Statement>)| Arc::ptr_eq(a, b);
+        if self.0.len() != statements.len() || !self.0.iter().zip(statements).all(is_same) {
+            self.0 = statements.into();
+        }
+        Arc::clone(&self.0)
+    }
+}
+
 /// Entries that are fetched at once.
 const TOGETHER: usize = 32;
 
@@ -381,7 +396,7 @@ fn indicators<V: Clone + Ord>(
     // statement of each feed is shared by those that follow, and so are all
     // statements of the last indicator.
     let mut last: Vec<Option<Arc<Statement>>> = vec![None; feeds.0.len()];
-    let mut shared: Arc<[Arc<Statement>]> = Arc::default();
+    let mut last_said = LastSaid::default();
     let mut statements: Vec<Arc<Statement>> = Vec::new();
     let (mut at, mut fetched) = (0, 0);
     for same in entries.chunk_by(are_same) {
@@ -415,17 +430,13 @@ fn indicators<V: Clone + Ord>(
             };
             statements.push(statement);
         }
-        let is_shared = |(a, b): (&Arc<Statement>, &Arc<Statement>)| Arc::ptr_eq(a, b);
-        if shared.len() != statements.len() || !shared.iter().zip(&statements).all(is_shared) {
-            shared = statements.drain(..).collect();
-        }
         list.push(Arc::new(Indicator {
             id: IndicatorId(0),
             value: first.value.clone(),
             qualifier: first.qualifier,
             valid_from: first.valid_from,
             valid_until: first.valid_until,
-            statements: Arc::clone(&shared),
+            statements: last_said.share(&statements),
         }));
     }
     list

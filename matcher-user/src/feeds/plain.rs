@@ -83,41 +83,40 @@ fn read<'a>(lines: impl Iterator<Item = Line<'a>>) -> ParsedFeed {
         let read = line
             .text()
             .map_err(|error| error.to_string())
-            .and_then(|text| take(&mut feed, text, line.number).map_err(|error| error.to_string()));
-        if let Err(reason) = read {
-            feed.bad(line.number, reason);
+            .and_then(|text| entry(text, line.number).map_err(|error| error.to_string()));
+        match read {
+            Ok((entry, note)) => {
+                if let Some(note) = note {
+                    feed.note(line.number, note);
+                }
+                feed.entries.push(entry);
+            }
+            Err(reason) => feed.bad(line.number, reason),
         }
     }
     feed
 }
 
-/// Takes up what one line says.
-fn take(feed: &mut ParsedFeed, text: &str, line: u32) -> Result<(), PlainError> {
+/// One line, and what is to be noted about it.
+fn entry(text: &str, line: u32) -> Result<(FeedEntry, Option<String>), PlainError> {
     // Nearly every line of a long list is one value and nothing else.
     let is_plain =
         |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'=' | b'#' | b';');
-    let prefix = if text.bytes().all(is_plain) {
+    if text.bytes().all(is_plain) {
         let (prefix, port) = value::prefix_and_port(text)?;
         let mut entry = FeedEntry::bare(prefix.net, line);
         entry.qualifier.port = port;
-        feed.entries.push(entry);
-        prefix
-    } else {
-        let words = words(text)?;
-        let mut words = words.iter();
-        let first = words.next().map_or("", String::as_str);
-        let (prefix, port) = value::prefix_and_port(first)?;
-        let mut options = Options::default();
-        for word in words {
-            options.take(word)?;
-        }
-        feed.entries.push(options.entry(prefix.net, port, line)?);
-        prefix
-    };
-    if let Some(note) = prefix.note() {
-        feed.note(line, note);
+        return Ok((entry, prefix.note()));
     }
-    Ok(())
+    let words = words(text)?;
+    let mut words = words.iter();
+    let first = words.next().map_or("", String::as_str);
+    let (prefix, port) = value::prefix_and_port(first)?;
+    let mut options = Options::default();
+    for word in words {
+        options.take(word)?;
+    }
+    Ok((options.entry(prefix.net, port, line)?, prefix.note()))
 }
 
 /// The `key=value`s of a line.

@@ -39,20 +39,14 @@ impl ById {
             return Some(found);
         }
         // Each id that is missing moves the others towards the beginning.
-        let (mut first, mut behind) = (0, guess.min(list.len()));
-        while first < behind {
-            let middle = first + (behind - first) / 2;
-            let found = at(middle)?;
-            if id(found) == wanted {
-                return Some(found);
-            }
-            if id(found) < wanted {
-                first = middle + 1;
-            } else {
-                behind = middle;
-            }
-        }
-        None
+        let behind = guess.min(list.len());
+        let place = match &self.positions {
+            Some(positions) => positions
+                .get(..behind)?
+                .binary_search_by_key(&Some(wanted), |at| list.get(*at as usize).map(&id)),
+            None => list.get(..behind)?.binary_search_by_key(&wanted, &id),
+        };
+        at(place.ok()?)
     }
 }
 

@@ -24,6 +24,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    LastSaid,
     catalog::{Catalog, Known},
     identity,
 };
@@ -188,9 +189,18 @@ fn push<V: Ord>(known: &mut Vec<Known<V>>, next: Known<V>) -> Result<(), String>
 struct Shared {
     feeds: HashMap<String, Arc<str>>,
     last: HashMap<String, Arc<Statement>>,
+    last_said: LastSaid,
 }
 
 impl Shared {
+    fn statements(&mut self, said: Vec<Arc<Statement>>) -> Arc<[Arc<Statement>]> {
+        let said: Vec<Arc<Statement>> = said
+            .into_iter()
+            .map(|statement| self.statement(Arc::unwrap_or_clone(statement)))
+            .collect();
+        self.last_said.share(&said)
+    }
+
     fn statement(&mut self, mut statement: Statement) -> Arc<Statement> {
         if let Some(last) = self.last.get(&*statement.feed)
             && **last == statement
@@ -267,11 +277,7 @@ impl Line {
                 },
                 valid_from: self.valid_from,
                 valid_until: self.valid_until,
-                statements: self
-                    .said
-                    .into_iter()
-                    .map(|statement| shared.statement(Arc::unwrap_or_clone(statement)))
-                    .collect(),
+                statements: shared.statements(self.said),
             }),
             left: self.left,
         }
