@@ -8,14 +8,16 @@
 //!   longer entry can cover the address.
 //! - **prefixes**: the same for prefixes that were cut or spread to one of at
 //!   most [`MAX_LEVELS`] lengths; one line a length in use.
-//! - **gate**: two bits of a word for the first bits of an address. Where one
-//!   is clear no prefix lies, and none is asked for: that is so for nearly
-//!   all addresses, as prefixes are few beside hosts.
+//! - **gate**: two bits of a word for the first bits of an address, as many as
+//!   the list has room for. Where one is clear no prefix lies, and none of the
+//!   lengths is asked for.
 //! - **direct**: one bit for each value of the first 16 bits of an address,
 //!   for prefixes up to that length.
-//! - **reach**: the same for up to 20 bits of an IPv4 address and all prefixes:
-//!   whether one holds an address with these bits. Where none does, which is so
-//!   for nearly all addresses, nothing else is asked about prefixes.
+//! - **reach**: one bit for each value of up to 20 bits that the first ones of an
+//!   address make ([`reach`]), for all prefixes: whether one holds such an
+//!   address. Where none does, which is so for nearly all addresses, as prefixes
+//!   are few beside hosts, nothing else is asked about them. All set where
+//!   prefixes are nearly everywhere.
 //!
 //! An image is built whole and never changed while packets ask it: a list that
 //! changed is the next image.
@@ -34,9 +36,9 @@ pub mod head {
     pub const HOSTS: u32 = 4;
     /// The same of the prefixes.
     pub const PREFIXES: u32 = 5;
-    /// First line of the direct part; above 32 bits: how far right an address
-    /// is shifted to become the number of its bit in the reach, which comes next;
-    /// 0: there is none, and prefixes may be anywhere.
+    /// First line of the direct part; above 32 bits: by how many bits the number
+    /// of a bit in the reach, which comes next, is shorter than a word; above 40:
+    /// how many first bits of an address the gate goes by, 1 to 64.
     pub const DIRECT: u32 = 6;
     /// Words of the gate; above 32 bits: its first line.
     pub const GATE: u32 = 7;
@@ -44,6 +46,9 @@ pub mod head {
 
 /// Bits of [`head::USE`] below the levels.
 const LEVELS_SHIFT: u32 = 8;
+
+/// Bits of [`head::DIRECT`] below the level of the gate.
+pub const GATE_LEVEL_SHIFT: u32 = 40;
 
 /// What of an image is in use: lowest byte of [`head::USE`].
 pub mod parts {
@@ -61,10 +66,8 @@ pub const DIRECT_BITS: u32 = 16;
 /// Lines of the direct part.
 pub const DIRECT_LINES: u32 = (1 << DIRECT_BITS) / (LINE_WORDS * u64::BITS);
 
-/// First bits of an IPv4 address that the gate goes by.
-pub const GATE_LEVEL_V4: u32 = 22;
-/// First bits of an IPv6 address that the gate goes by.
-pub const GATE_LEVEL_V6: u32 = 32;
+/// First bits of an IPv6 address that the reach goes by.
+pub const REACH_LEVEL_V6: u32 = 32;
 
 /// Levels that a look-up asks for.
 pub const MAX_LEVELS: u32 = 6;
@@ -107,13 +110,29 @@ const fn probe_of(hash: u64, lines: u32) -> Probe {
     }
 }
 
-/// The word of an address in a gate of `words` words, and its bits there.
+/// The word of the first `level` bits of an address in a gate of `words` words,
+/// and its bits there.
 #[inline(always)]
-pub const fn gate(seeds: Seeds, high: u64, v6: bool, words: u32) -> (u32, u64) {
-    let level = if v6 { GATE_LEVEL_V6 } else { GATE_LEVEL_V4 };
+pub const fn gate(seeds: Seeds, high: u64, level: u32, words: u32) -> (u32, u64) {
     let hash = hash::short(seeds, high, level);
     let bits = (1 << ((hash >> 26) & 63)) | (1 << ((hash >> 20) & 63));
     ((((hash >> 32) * words as u64) >> 32) as u32, bits)
+}
+
+/// Number of the bit of an address in a reach of 64 - `shift` bits.
+///
+/// Of IPv4 the first so many bits. Of IPv6 the first 32, folded: their end says
+/// how far from a secret place that their beginning chooses. So no two networks
+/// of one allocation meet, wherever on the Internet a list has its prefixes.
+#[inline(always)]
+pub const fn reach(seeds: Seeds, high: u64, v6: bool, shift: u32) -> u32 {
+    if !v6 {
+        return (high >> (shift & 63)) as u32;
+    }
+    let network = high >> (64 - REACH_LEVEL_V6);
+    let beginning = network >> (64_u32.wrapping_sub(shift) & 63);
+    let number = network.wrapping_add(beginning.wrapping_mul(seeds.last));
+    (number & (u64::MAX >> (shift & 63))) as u32
 }
 
 #[inline(always)]
@@ -136,9 +155,9 @@ pub fn maybe_host<T: Lines, A: AddressWords>(image: &T, address: A) -> bool {
     holds(image, image.word(head, head::HOSTS), hash)
 }
 
-/// Whether any entry may cover the address, by a line of the hosts and one that
-/// tells whether prefixes are near: no for nearly all that no entry covers. The
-/// others are to be asked for with [`maybe`].
+/// Whether any entry may cover the address, by a line of the hosts and where
+/// prefixes are: no for nearly all that no entry covers. The others are to be
+/// asked for with [`maybe`].
 #[inline(always)]
 pub fn maybe_near<T: Lines, A: AddressWords>(image: &T, address: A) -> bool {
     maybe_host(image, address) || prefix_near(image, address)
@@ -150,25 +169,16 @@ pub fn maybe<T: Lines, A: AddressWords>(image: &T, address: A) -> bool {
     maybe_host(image, address) || maybe_prefix(image, address)
 }
 
-/// Whether prefixes are where the address is, as far as one line tells.
+/// Whether prefixes are where the address is, as far as the reach, and where
+/// that says yes two more lines, tell.
 #[inline(always)]
 fn prefix_near<T: Lines, A: AddressWords>(image: &T, address: A) -> bool {
     let Some(head) = image.line(0) else {
         return true;
     };
     let (high, _) = address.words();
-    let part = image.word(head, head::DIRECT);
-    let shift = part >> 32;
-    if !A::V6 && shift != 0 {
-        let bit = (high >> (shift & 63)) as u32;
-        let first = (part as u32).wrapping_add(DIRECT_LINES);
-        return match image.half_word(first, bit >> 5) {
-            Some(bits) => bits >> (bit & 31) & 1 != 0,
-            None => true,
-        };
-    }
-    let levels = image.word(head, head::USE) >> LEVELS_SHIFT;
-    in_direct(image, head, high) || levels != 0 && in_gate(image, head, high, A::V6)
+    in_reach(image, head, high, A::V6)
+        && (in_direct(image, head, high) || levels_past_gate(image, head, high) != 0)
 }
 
 /// Whether an entry that is longer than one address may cover the address. Never
@@ -182,10 +192,7 @@ pub fn maybe_prefix<T: Lines, A: AddressWords>(image: &T, address: A) -> bool {
     if in_direct(image, head, high) {
         return true;
     }
-    let mut levels = image.word(head, head::USE) >> LEVELS_SHIFT;
-    if levels == 0 || !in_gate(image, head, high, A::V6) {
-        return false;
-    }
+    let mut levels = levels_past_gate(image, head, high);
     let seeds = Seeds::of(image, head);
     let part = image.word(head, head::PREFIXES);
     for _ in 0..MAX_LEVELS {
@@ -199,6 +206,18 @@ pub fn maybe_prefix<T: Lines, A: AddressWords>(image: &T, address: A) -> bool {
         levels >>= 8;
     }
     false
+}
+
+/// Whether the reach has the first bits of the address.
+#[inline(always)]
+fn in_reach<T: Lines>(image: &T, head: T::Line, high: u64, v6: bool) -> bool {
+    let part = image.word(head, head::DIRECT);
+    let bit = reach(Seeds::of(image, head), high, v6, (part >> 32) as u32);
+    let first = (part as u32).wrapping_add(DIRECT_LINES);
+    match image.half_word(first, bit >> 5) {
+        Some(bits) => bits >> (bit & 31) & 1 != 0,
+        None => true,
+    }
 }
 
 /// Whether the direct part has the first bits of the address.
@@ -215,18 +234,21 @@ fn in_direct<T: Lines>(image: &T, head: T::Line, high: u64) -> bool {
     }
 }
 
-/// Whether the address passes the gate.
+/// The levels to ask for, a byte each: none for an address that the gate stops.
 #[inline(always)]
-fn in_gate<T: Lines>(image: &T, head: T::Line, high: u64, v6: bool) -> bool {
-    if image.word(head, head::USE) & parts::GATE == 0 {
-        return true;
+fn levels_past_gate<T: Lines>(image: &T, head: T::Line, high: u64) -> u64 {
+    let used = image.word(head, head::USE);
+    let levels = used >> LEVELS_SHIFT;
+    if levels == 0 || used & parts::GATE == 0 {
+        return levels;
     }
+    let level = (image.word(head, head::DIRECT) >> GATE_LEVEL_SHIFT) as u32;
     let part = image.word(head, head::GATE);
-    let (word, bits) = gate(Seeds::of(image, head), high, v6, part as u32);
+    let (word, bits) = gate(Seeds::of(image, head), high, level & 0xff, part as u32);
     let first = (part >> 32) as u32;
     match image.line(first.wrapping_add(word / LINE_WORDS)) {
-        Some(line) => image.word(line, word) & bits == bits,
-        None => true,
+        Some(line) if image.word(line, word) & bits != bits => 0,
+        _ => levels,
     }
 }
 

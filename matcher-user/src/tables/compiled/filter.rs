@@ -3,14 +3,15 @@
 use ipnet::IpNet;
 use matcher_common::table::{
     LINE_WORDS,
-    filter::{DIRECT_BITS, DIRECT_LINES, gate, head, parts, probe},
+    filter::{DIRECT_BITS, DIRECT_LINES, GATE_LEVEL_SHIFT, gate, head, parts, probe, reach},
     hash::Seeds,
 };
 
 use super::{
     Family, Image, LINE_BYTES,
     key::Key,
-    levels::{self, Lengths, Levels, Place},
+    levels::{self, Levels, Place},
+    near::{self, Lengths, Reach},
 };
 
 /// Bits of a part for each of its keys: one address in 800 that no entry covers
@@ -84,8 +85,8 @@ pub fn bytes_at_most(entries: u64) -> u64 {
         0,
         KEY_BITS,
         entries + spread,
-        levels::gate_limit(entries),
-        levels::reach_limit(),
+        near::gate_limit(entries),
+        near::reach_limit(),
     );
     // Where some of the keys are hosts, both parts are rounded up.
     (layout.lines() + 1) * LINE_BYTES
@@ -122,8 +123,8 @@ impl Plan {
                 levels.host_keys,
                 host_bits,
                 levels.prefix_keys,
-                levels.gate_keys.unwrap_or(0),
-                levels.reach_bits.map_or(0, |bits| 1 << bits),
+                levels.gate.map_or(0, |gate| gate.keys),
+                1 << levels.reach.bits(),
             ),
             levels,
             keys,
@@ -139,17 +140,15 @@ impl Plan {
     pub fn build(&self, seeds: Seeds) -> Image {
         let layout = self.layout;
         let mut image = Image::zeroed(usize::try_from(layout.lines()).unwrap_or(0));
-        let mut used = match self.levels.gate_keys {
-            Some(_) => parts::GATE,
-            None => 0,
-        };
-        let reach_shift = self.levels.reach_bits.map(|bits| 64 - bits);
+        let gate = self.levels.gate;
+        let mut used = gate.map_or(0, |_| parts::GATE);
         for (at, level) in (1_u32..).zip(&self.levels.prefixes) {
             used |= u64::from(*level) << (8 * at);
         }
         let head = Head {
             family: self.family,
-            used,
+            gate_level: gate.map(|gate| gate.level),
+            reach: self.levels.reach,
             seeds,
             hosts: 1 << 32 | layout.hosts,
             prefixes: layout.first_of_prefixes() << 32 | layout.prefixes,
@@ -161,7 +160,9 @@ impl Plan {
             (head::PREFIXES, head.prefixes),
             (
                 head::DIRECT,
-                u64::from(reach_shift.unwrap_or(0)) << 32 | head.direct,
+                gate.map_or(0, |gate| u64::from(gate.level)) << GATE_LEVEL_SHIFT
+                    | u64::from(head.reach_shift()) << 32
+                    | head.direct,
             ),
             (head::GATE, head.gate),
         ];
@@ -174,11 +175,8 @@ impl Plan {
                 Place::Direct => used |= head.set_direct(*key, &mut image),
                 Place::Level(level) => used |= head.set_level(*key, level, &mut image),
             }
-            if let Some(shift) = reach_shift
-                && key.length < self.family.host()
-            {
-                let first = layout.first_of_direct() + u64::from(DIRECT_LINES);
-                set_all(*key, shift, first, &mut image);
+            if key.length < self.family.host() {
+                head.set_reach(*key, &mut image);
             }
         }
         image.or(head::USE as usize, used);
@@ -190,7 +188,8 @@ impl Plan {
 #[derive(Clone, Copy)]
 struct Head {
     family: Family,
-    used: u64,
+    gate_level: Option<u8>,
+    reach: Reach,
     seeds: Seeds,
     hosts: u64,
     prefixes: u64,
@@ -199,6 +198,11 @@ struct Head {
 }
 
 impl Head {
+    /// By how many bits the number of a bit in the reach is shorter than a word.
+    fn reach_shift(&self) -> u32 {
+        64 - self.reach.bits()
+    }
+
     /// Sets the bits of a prefix at a level; gives the part that is in use.
     fn set_level(&self, key: Key, level: u8, image: &mut Image) -> u64 {
         let is_host = level == self.family.host();
@@ -218,11 +222,9 @@ impl Head {
         if is_host {
             return parts::HOSTS;
         }
-        if self.used & parts::GATE != 0 {
-            let length = levels::gate_level(self.family).max(key.length);
-            for key in key.spread(length) {
-                let v6 = self.family == Family::V6;
-                let (word, bits) = gate(self.seeds, key.high, v6, self.gate as u32);
+        if let Some(level) = self.gate_level {
+            for key in key.spread(level.max(key.length)) {
+                let (word, bits) = gate(self.seeds, key.high, level.into(), self.gate as u32);
                 image.or(first_word(self.gate >> 32) + word as usize, bits);
             }
         }
@@ -231,21 +233,33 @@ impl Head {
 
     /// Sets the bits of all that the prefix covers, or the one it lies in.
     fn set_direct(&self, key: Key, image: &mut Image) -> u64 {
-        set_all(key, 64 - DIRECT_BITS, self.direct, image);
+        let part = first_word(self.direct);
+        let shift = 64 - DIRECT_BITS;
+        let (first, last) = key.span();
+        let (first, last) = (first >> shift, last >> shift);
+        for word in first / 64..=last / 64 {
+            let from = first.max(word * 64) % 64;
+            let to = last.min(word * 64 + 63) % 64;
+            let bits = (u64::MAX << from) & (u64::MAX >> (63 - to));
+            image.or(part + word as usize, bits);
+        }
         parts::DIRECT
     }
-}
 
-/// Sets the bits of all addresses of the prefix in a part that has one for each
-/// value of an address shifted right so far.
-fn set_all(key: Key, shift: u32, first_line: u64, image: &mut Image) {
-    let (first, last) = key.span();
-    let (first, last) = (first >> shift, last >> shift);
-    for word in first / 64..=last / 64 {
-        let from = first.max(word * 64) % 64;
-        let to = last.min(word * 64 + 63) % 64;
-        let bits = (u64::MAX << from) & (u64::MAX >> (63 - to));
-        image.or(first_word(first_line) + word as usize, bits);
+    /// The same in the reach, of a prefix that is none of the hosts.
+    fn set_reach(&self, key: Key, image: &mut Image) {
+        let first = first_word(self.direct + u64::from(DIRECT_LINES));
+        if self.reach == Reach::Everywhere {
+            for word in 0..LINE_WORDS as usize {
+                image.or(first + word, u64::MAX);
+            }
+            return;
+        }
+        let v6 = self.family == Family::V6;
+        for key in key.spread(self.reach.level(self.family).max(key.length)) {
+            let bit = reach(self.seeds, key.high, v6, self.reach_shift());
+            image.or(first + (bit / 64) as usize, 1 << (bit % 64));
+        }
     }
 }
 

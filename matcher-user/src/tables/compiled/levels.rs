@@ -6,8 +6,11 @@
 //! key, but neighbours become a maybe). Hosts are a level of their own, and of
 //! nobody else: what may be one is asked for in a table of hosts.
 
-use super::Family;
-use matcher_common::table::filter::{DIRECT_BITS, GATE_LEVEL_V4, GATE_LEVEL_V6, MAX_LEVELS};
+use super::{
+    Family,
+    near::{Gate, Lengths, Reach},
+};
+use matcher_common::table::filter::{DIRECT_BITS, MAX_LEVELS};
 
 /// Levels besides the hosts, at most.
 const LEVELS: usize = MAX_LEVELS as usize;
@@ -15,9 +18,6 @@ const LEVELS: usize = MAX_LEVELS as usize;
 const FAR: u8 = 24;
 /// A neighbourhood that becomes a maybe, in keys.
 const CUT: u128 = 4;
-
-/// Number of prefixes of each length.
-pub(super) type Lengths = [u64; 129];
 
 /// What becomes of the prefixes of one length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,61 +39,15 @@ pub(super) struct Levels {
     pub(super) host_keys: u64,
     /// Keys of the prefixes after spreading and cutting.
     pub(super) prefix_keys: u64,
-    /// Bits that the prefixes set in the gate, at most; `None`: so many that
-    /// it would be open nearly everywhere, and is left out.
-    pub(super) gate_keys: Option<u64>,
-    /// First bits of an address that the reach goes by; `None`: there is none.
-    pub(super) reach_bits: Option<u32>,
+    /// The gate, if there is one.
+    pub(super) gate: Option<Gate>,
+    /// The reach.
+    pub(super) reach: Reach,
 }
 
 /// Keys that spreading may make out of a list of this many entries, at most.
 pub(super) const fn spread_limit(entries: u64) -> u64 {
     entries * 2 + 65_536
-}
-
-/// Keys of a gate, at most: where prefixes are not few beside the hosts, a
-/// gate costs a load and spares none.
-pub(super) const fn gate_limit(entries: u64) -> u64 {
-    entries / 4 + 4_096
-}
-
-/// First bits of an IPv4 address that a reach may go by, 128 KiB at most: as many
-/// as make one of sixteen bits set or fewer, else as many as there may be.
-const LEAST_REACH_BITS: u32 = 16;
-const MOST_REACH_BITS: u32 = 20;
-const REACH_SPARES: u64 = 16;
-/// With more than one of so many bits set a reach costs a load and spares few.
-const REACH_SPARES_AT_LEAST: u64 = 4;
-
-/// Bits of a reach, at most.
-pub(super) const fn reach_limit() -> u64 {
-    1 << MOST_REACH_BITS
-}
-
-/// How many first bits of an address the reach of these prefixes goes by.
-fn reach_bits(family: Family, lengths: &Lengths) -> Option<u32> {
-    let set = |bits: u32| {
-        lengths
-            .iter()
-            .take(usize::from(family.host()))
-            .zip(0_u32..)
-            .map(|(count, length)| count.saturating_mul(1 << bits.saturating_sub(length)))
-            .fold(0, u64::saturating_add)
-    };
-    let spares = |bits: u32, times: u64| set(bits).saturating_mul(times) <= 1 << bits;
-    if family == Family::V6 || set(0) == 0 || !spares(MOST_REACH_BITS, REACH_SPARES_AT_LEAST) {
-        return None;
-    }
-    let enough = (LEAST_REACH_BITS..MOST_REACH_BITS).find(|bits| spares(*bits, REACH_SPARES));
-    Some(enough.unwrap_or(MOST_REACH_BITS))
-}
-
-/// Length of the prefixes that the gate knows.
-pub(super) const fn gate_level(family: Family) -> u8 {
-    match family {
-        Family::V4 => GATE_LEVEL_V4 as u8,
-        Family::V6 => GATE_LEVEL_V6 as u8,
-    }
 }
 
 /// Chooses the levels for a list with these lengths.
@@ -113,15 +67,14 @@ pub(super) fn choose(family: Family, lengths: &Lengths) -> Levels {
         places: [Place::Direct; 129],
         host_keys: count(host),
         prefix_keys: 0,
-        gate_keys: None,
-        reach_bits: reach_bits(family, lengths),
+        gate: Gate::new(family, lengths, entries),
+        reach: Reach::new(family, lengths),
     };
     set(&mut found.places, host, Place::Level(host));
     // The least spreading first, until the bound is met; the rest is cut.
     let mut by_growth = wanted;
     by_growth.sort_by_key(|(length, level)| level.saturating_sub(*length));
     let mut spread = 0_u64;
-    let mut gate_keys = 0_u64;
     for (length, level) in by_growth {
         let mut level = level;
         let mut keys = count(length);
@@ -146,12 +99,9 @@ pub(super) fn choose(family: Family, lengths: &Lengths) -> Levels {
         set(&mut found.places, length, Place::Level(level));
         found.prefix_keys += keys;
         found.prefixes.push(level);
-        let growth = gate_level(family).saturating_sub(length);
-        gate_keys = gate_keys.saturating_add(count(length) << growth);
     }
     found.prefixes.sort_unstable();
     found.prefixes.dedup();
-    found.gate_keys = (gate_keys <= gate_limit(entries)).then_some(gate_keys);
     found
 }
 
@@ -254,14 +204,11 @@ fn cost(length: u8, level: u8) -> u128 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::near;
     use super::*;
 
     fn levels(family: Family, counts: &[(u8, u64)]) -> Levels {
-        let mut lengths = [0; 129];
-        for (length, count) in counts {
-            lengths[usize::from(*length)] = *count;
-        }
-        choose(family, &lengths)
+        choose(family, &near::tests::lengths(counts))
     }
 
     #[test]
@@ -270,14 +217,18 @@ mod tests {
         assert_eq!(found.prefixes, [32, 48]);
         assert_eq!(found.host_keys, 900_000);
         assert_eq!(found.prefix_keys, 180_000);
-        assert_eq!(found.gate_keys, Some(180_000));
+        let gate = Gate {
+            level: 33,
+            keys: 270_000,
+        };
+        assert_eq!(found.gate, Some(gate));
     }
 
     #[test]
     fn a_list_of_prefixes_has_no_gate() {
         let found = levels(Family::V6, &[(56, 1_000_000)]);
         assert_eq!(found.prefixes, [56]);
-        assert_eq!((found.prefix_keys, found.gate_keys), (1_000_000, None));
+        assert_eq!((found.prefix_keys, found.gate), (1_000_000, None));
     }
 
     #[test]
@@ -287,20 +238,6 @@ mod tests {
         assert_eq!(found.places[8], Place::Direct);
         assert_eq!(found.places[32], Place::Level(32));
         assert_eq!((found.host_keys, found.prefix_keys), (5, 0));
-    }
-
-    #[test]
-    fn a_reach_is_as_fine_as_its_prefixes_are_many() {
-        let bits = |counts: &[(u8, u64)]| levels(Family::V4, counts).reach_bits;
-        assert_eq!(bits(&[(24, 1), (32, 1_000_000)]), Some(16));
-        assert_eq!(bits(&[(8, 3), (24, 200)]), Some(16));
-        assert_eq!(bits(&[(24, 20_000)]), Some(19));
-        assert_eq!(bits(&[(24, 100_000)]), Some(20));
-        // Prefixes are nearly everywhere, or nowhere.
-        assert_eq!(bits(&[(24, 1_000_000)]), None);
-        assert_eq!(bits(&[(0, 1)]), None);
-        assert_eq!(bits(&[(32, 1_000)]), None);
-        assert_eq!(levels(Family::V6, &[(48, 10)]).reach_bits, None);
     }
 
     #[test]

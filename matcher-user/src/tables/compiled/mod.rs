@@ -15,6 +15,7 @@ pub mod filter;
 pub mod hosts;
 mod key;
 mod levels;
+mod near;
 #[cfg(test)]
 mod tests;
 
