@@ -54,7 +54,7 @@ fn check_entry<V: std::fmt::Debug>(entry: &FeedEntry<V>) {
         malware,
         confidence,
         ..
-    } = &entry.said;
+    } = &*entry.said;
     assert!(malware.as_deref() != Some(""), "{entry:?}");
     assert!(confidence.is_none_or(|percent| percent <= 100), "{entry:?}");
     if let (Some(from), Some(until)) = (entry.valid_from, entry.valid_until) {

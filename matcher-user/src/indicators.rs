@@ -32,7 +32,7 @@ pub use self::{
 use crate::{
     feeds::FeedEntry,
     hit::IndicatorSummary,
-    indicator::{DomainName, Indicator, IndicatorId, Qualifier, Statement, value_text},
+    indicator::{DomainName, Indicator, IndicatorId, Qualifier, Said, Statement, value_text},
     threads::both,
 };
 
@@ -416,15 +416,15 @@ fn indicators<V: Clone + Ord>(
             };
             if statements
                 .iter()
-                .any(|it| it.feed == *feed && it.said == entry.said)
+                .any(|it| it.feed == *feed && it.said == *entry.said)
             {
                 continue;
             }
             let statement = match last {
-                Some(last) if last.said == entry.said => Arc::clone(last),
+                Some(last) if last.said == *entry.said => Arc::clone(last),
                 _ => {
                     let feed = Arc::clone(feed);
-                    let said = entry.said.clone();
+                    let said = Said::clone(&entry.said);
                     Arc::clone(last.insert(Arc::new(Statement { feed, said })))
                 }
             };

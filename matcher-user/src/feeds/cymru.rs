@@ -12,12 +12,12 @@
 //! Every other category is left out.
 
 use super::{
-    FeedEntry, ParsedFeed, Texts,
+    Brief, FeedEntry, ParsedFeed, Texts,
     lines::quoted,
     rows::{self, Layout, Row, RowError},
     value::{self, ValueError},
 };
-use crate::protocol::Protocol;
+use crate::{indicator::Said, protocol::Protocol};
 
 struct Columns {
     category: usize,
@@ -54,11 +54,11 @@ pub(super) fn parse(bytes: &[u8]) -> ParsedFeed {
                 .map(|(_, value)| *value)
         };
         let family = find(["family", "mwtype"]);
-        let mut said = crate::indicator::Said {
+        let said = Brief::from(Said {
             malware: family.and_then(|family| texts.share(family)),
-            ..Default::default()
-        };
-        said.last_seen = rows::time(feed, row, columns.timestamp, "timestamp", line);
+            last_seen: rows::time(feed, row, columns.timestamp, "timestamp", line),
+            ..Said::default()
+        });
         let own = row.text(columns.address);
         let category = row.text(columns.category);
         let (address, column) = match category {

@@ -158,7 +158,8 @@ mod tests {
                 first_seen: Some("2023-05-23T17:51:44Z".parse().unwrap()),
                 last_seen: Some("2024-04-01T00:00:00Z".parse().unwrap()),
                 ..Said::default()
-            },
+            }
+            .into(),
             ..FeedEntry::bare("192.9.135.73/32".parse().unwrap(), line)
         }
     }

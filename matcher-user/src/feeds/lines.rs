@@ -1,6 +1,10 @@
 //! A file as numbered lines of bytes. Lines, not the whole file, are checked
 //! for UTF-8, so that one bad byte costs one line.
 
+use std::iter;
+
+use memchr::memchr;
+
 /// A line without its end and without blanks around it.
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Line<'a> {
@@ -52,13 +56,17 @@ pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = Line<'_>> {
 
 /// The lines of a part of a file that begins with line `first`.
 fn lines_from(first: u32, bytes: &[u8]) -> impl Iterator<Item = Line<'_>> {
-    bytes
-        .split(|byte| *byte == b'\n')
-        .zip(first..)
-        .map(|(bytes, number)| Line {
-            number,
-            bytes: bytes.trim_ascii(),
-        })
+    let mut rest = Some(bytes);
+    let bytes = iter::from_fn(move || {
+        let bytes = rest?;
+        let end = memchr(b'\n', bytes);
+        rest = end.and_then(|end| bytes.get(end + 1..));
+        end.map_or(Some(bytes), |end| bytes.get(..end))
+    });
+    bytes.zip(first..).map(|(bytes, number)| Line {
+        number,
+        bytes: bytes.trim_ascii(),
+    })
 }
 
 /// The [`lines`] of a file in two parts of about the same length, for two readers.

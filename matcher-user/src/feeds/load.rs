@@ -9,10 +9,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    FeedEntry, FeedError, FeedSource, Format, Guards, LeftOut, LineProblem, ParsedFeed,
+    Brief, FeedEntry, FeedError, FeedSource, Format, Guards, LeftOut, LineProblem, ParsedFeed,
     ProblemKind, misp_manifest, parse,
 };
-use crate::indicator::DomainName;
+use crate::indicator::{DomainName, Said};
 
 /// Larger files are not read: 1 GiB, some ten times a list of 1,000,000
 /// entries in its widest layout.
@@ -134,8 +134,17 @@ impl LoadedFeed {
         if policy.confidence.is_none() && policy.malware.is_none() {
             return;
         }
+        let of_all = Brief::from(Said {
+            confidence: policy.confidence,
+            malware: policy.malware.clone(),
+            ..Said::default()
+        });
         let addresses = self.entries.iter_mut().map(|entry| &mut entry.said);
         for said in addresses.chain(self.names.iter_mut().map(|entry| &mut entry.said)) {
+            if said.is_nothing() {
+                said.clone_from(&of_all);
+                continue;
+            }
             said.confidence = said.confidence.or(policy.confidence);
             if said.malware.is_none() {
                 said.malware.clone_from(&policy.malware);

@@ -23,7 +23,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    FeedEntry, ParsedFeed, Texts,
+    Brief, FeedEntry, ParsedFeed, Texts,
     json::{self, Records, Scalar, Structure},
     lines::quoted,
     time::{unix, utc},
@@ -281,7 +281,7 @@ impl Reader {
             Ok(Err(reason)) => return feed.leave_out(reason),
             Err(reason) => return records.bad(feed, line, reason),
         };
-        let said = self.said(&attribute, context);
+        let said = Brief::from(self.said(&attribute, context));
         for value in values {
             match value {
                 Value::Address(address, port) => {

@@ -16,6 +16,7 @@
 
 mod allow;
 mod bogons;
+mod brief;
 mod cymru;
 mod dshield;
 mod error;
@@ -51,6 +52,7 @@ use serde::Serialize;
 
 pub use self::{
     allow::{AllowFileError, Allowed, AllowedValue, read_allow_file},
+    brief::Brief,
     error::FeedError,
     guards::{Confirmed, Guards, NeverMatched, Shrunk, shrunk},
     load::{Counts, DEFAULT_MAX_BAD_SHARE, LoadedFeed, MAX_FEED_BYTES, load},
@@ -63,7 +65,7 @@ pub use self::{
     url::{FeedUrl, UrlError},
     value::{ValueError, address_and_port},
 };
-use crate::indicator::{DomainName, Qualifier, Said};
+use crate::indicator::{DomainName, Qualifier};
 
 /// One record of a feed, read. `V` is an address or prefix, or a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +81,7 @@ pub struct FeedEntry<V = IpNet> {
     /// The entry does not match from this time on; later than `valid_from`.
     pub valid_until: Option<Timestamp>,
     /// What else the feed says of it.
-    pub said: Said,
+    pub said: Brief,
     /// Line in the file, from 1.
     pub line: u32,
     /// Which file of a feed that is a directory ([`LoadedFeed::parts`]); else 0.
@@ -94,7 +96,7 @@ impl<V> FeedEntry<V> {
             qualifier: Qualifier::default(),
             valid_from: None,
             valid_until: None,
-            said: Said::default(),
+            said: Brief::default(),
             line,
             part: 0,
         }

@@ -111,7 +111,9 @@ pub(super) fn parse_et_block(bytes: &[u8]) -> ParsedFeed {
         let before = feed.entries.len();
         entry(&mut feed, line.number, line.text().map_err(Into::into));
         for entry in feed.entries.iter_mut().skip(before) {
-            entry.said.reference.clone_from(&section);
+            if section.is_some() {
+                entry.said.reference.clone_from(&section);
+            }
         }
     }
     feed

@@ -18,11 +18,11 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::{
-    FeedEntry, ParsedFeed,
+    Brief, FeedEntry, ParsedFeed,
     lines::{Line, lines, lines_in_two, quoted},
     value::{self, ValueError},
 };
-use crate::{protocol::Protocol, threads::both};
+use crate::{indicator::Said, protocol::Protocol, threads::both};
 
 /// IP protocols whose headers have ports: TCP, UDP, DCCP, SCTP, UDP-Lite.
 const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
@@ -60,6 +60,22 @@ enum PlainError {
 
 /// Bytes of a line, about.
 const LINE: usize = 16;
+
+/// Bytes that a line may have which is one value and nothing else.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "in a constant, which has no get_mut"
+)]
+const IS_PLAIN: [bool; 256] = {
+    let mut is_plain = [false; 256];
+    let mut byte = 0;
+    while byte < is_plain.len() {
+        let no_mark = !matches!(byte as u8, b'"' | b'\'' | b'=' | b'#' | b';');
+        is_plain[byte] = (byte as u8).is_ascii_graphic() && no_mark;
+        byte += 1;
+    }
+    is_plain
+};
 
 /// Reads a file of this format.
 pub(super) fn parse(bytes: &[u8]) -> ParsedFeed {
@@ -100,8 +116,7 @@ fn read<'a>(lines: impl Iterator<Item = Line<'a>>) -> ParsedFeed {
 /// One line, and what is to be noted about it.
 fn entry(text: &str, line: u32) -> Result<(FeedEntry, Option<String>), PlainError> {
     // Nearly every line of a long list is one value and nothing else.
-    let is_plain =
-        |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'=' | b'#' | b';');
+    let is_plain = |byte: u8| IS_PLAIN.get(usize::from(byte)) == Some(&true);
     if text.bytes().all(is_plain) {
         let (prefix, port) = value::prefix_and_port(text)?;
         let mut entry = FeedEntry::bare(prefix.net, line);
@@ -179,8 +194,11 @@ impl Options {
         let mut entry = FeedEntry::bare(value, line);
         entry.qualifier.protocol = self.protocol;
         entry.qualifier.port = port;
-        entry.said.malware = self.malware.map(Into::into);
-        entry.said.confidence = self.confidence;
+        entry.said = Brief::from(Said {
+            malware: self.malware.map(Into::into),
+            confidence: self.confidence,
+            ..Said::default()
+        });
         entry.valid_from = self.from;
         entry.valid_until = self.until;
         Ok(entry)
@@ -245,7 +263,7 @@ fn words(text: &str) -> Result<Vec<String>, PlainError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::indicator::{Qualifier, Said};
+    use crate::indicator::Qualifier;
 
     fn only(text: &str) -> FeedEntry {
         let feed = parse(text.as_bytes());
@@ -321,7 +339,8 @@ mod tests {
                     malware: Some("Two; Words".into()),
                     confidence: Some(90),
                     ..Said::default()
-                },
+                }
+                .into(),
                 valid_from: Some("2026-11-30T15:00:00Z".parse().unwrap()),
                 valid_until: Some("2027-01-01T00:00:00Z".parse().unwrap()),
                 ..FeedEntry::bare("198.51.100.0/24".parse().unwrap(), 1)

@@ -22,7 +22,7 @@ use serde_json::value::RawValue;
 
 use self::pattern::{Found, FoundValue, PatternError};
 use super::{
-    FeedEntry, ParsedFeed, Texts,
+    Brief, FeedEntry, ParsedFeed, Texts,
     json::{self, Records, Scalar, Structure},
     lines::quoted,
     rows,
@@ -273,7 +273,7 @@ fn read_object<'a>(
         Ok((Err(reason), _)) => return feed.leave_out(reason),
         Err(reason) => return records.bad(feed, line, format_args!("{id}: {reason}")),
     };
-    let said = Said {
+    let said = Brief::from(Said {
         id: head.id.said().map(Into::into),
         reference: indicator
             .external_references
@@ -286,7 +286,7 @@ fn read_object<'a>(
         first_seen: utc(indicator.created.text()),
         last_seen: utc(head.modified.text()),
         tlp: known.tlp(&indicator.object_marking_refs),
-    };
+    });
     for found in listed.found {
         match found.value {
             FoundValue::Address(address) => feed.entries.push(FeedEntry {

@@ -161,12 +161,12 @@ impl Listed {
             Value::Address(address, port) => {
                 let mut entry = FeedEntry::bare(address, line);
                 entry.qualifier.port = Some(port);
-                entry.said = self.said;
+                entry.said = self.said.into();
                 feed.entries.push(entry);
             }
             Value::Name(name) => {
                 let mut entry = FeedEntry::bare(name, line);
-                entry.said = self.said;
+                entry.said = self.said.into();
                 feed.names.push(entry);
             }
         }
@@ -318,7 +318,8 @@ mod tests {
             confidence: Some(80),
             first_seen: Some("2026-08-30T01:20:00Z".parse().unwrap()),
             ..Said::default()
-        };
+        }
+        .into();
         entry
     }
 

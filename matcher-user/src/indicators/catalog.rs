@@ -176,7 +176,7 @@ impl<V: Clone + Ord> Memory<V> {
                     qualifier: indicator.qualifier,
                     valid_from: indicator.valid_from,
                     valid_until: indicator.valid_until,
-                    said: statement.said.clone(),
+                    said: statement.said.clone().into(),
                     line: 0,
                     part: 0,
                 })

@@ -39,7 +39,8 @@ fn the_same_indicator_from_several_feeds_is_one_that_names_them() {
             first_seen: Some(at(20)),
             last_seen: Some(at(30)),
             ..Said::default()
-        },
+        }
+        .into(),
         ..plain("192.0.2.7:443").remove(0)
     };
     let other = FeedEntry {
@@ -49,7 +50,8 @@ fn the_same_indicator_from_several_feeds_is_one_that_names_them() {
             first_seen: Some(at(10)),
             last_seen: Some(at(25)),
             ..Said::default()
-        },
+        }
+        .into(),
         ..one.clone()
     };
     let set = merge(&[
@@ -67,8 +69,8 @@ fn the_same_indicator_from_several_feeds_is_one_that_names_them() {
         .map(|it| (&*it.feed, &it.said))
         .collect();
     assert_eq!(said.len(), 3);
-    assert_eq!(said[0], ("alpha", &one.said));
-    assert!(said.contains(&("zeta", &one.said)) && said.contains(&("zeta", &other.said)));
+    assert_eq!(said[0], ("alpha", &*one.said));
+    assert!(said.contains(&("zeta", &*one.said)) && said.contains(&("zeta", &*other.said)));
     assert_eq!(indicator.feeds().join(" "), "alpha zeta");
     assert_eq!(indicator.malware().as_deref(), Some("QakBot"));
     assert_eq!(indicator.confidence(), Some(90));
@@ -292,7 +294,7 @@ prop_compose! {
                 first_seen: seen.0,
                 last_seen: seen.1,
                 ..Said::default()
-            },
+            }.into(),
             valid_from: valid.0,
             valid_until: valid.1,
             line,
@@ -350,7 +352,7 @@ proptest! {
                     .filter(|indicator| identity(indicator) == entry_identity(entry))
                     .collect();
                 let [indicator] = same.try_into().unwrap();
-                let kept = |it: &Arc<Statement>| &*it.feed == *name && it.said == entry.said;
+                let kept = |it: &Arc<Statement>| &*it.feed == *name && it.said == *entry.said;
                 prop_assert!(indicator.statements.iter().any(kept));
                 let first_seen = entry.said.first_seen;
                 prop_assert!(indicator.confidence() >= entry.said.confidence);
@@ -365,7 +367,7 @@ proptest! {
             for statement in indicator.statements.iter() {
                 prop_assert!(feeds.iter().any(|(name, entries)| *name == &*statement.feed
                     && entries.iter().any(|entry| entry_identity(entry) == identity(indicator)
-                        && entry.said == statement.said)));
+                        && *entry.said == statement.said)));
             }
         }
         prop_assert_eq!(set.get(IndicatorId(0)), None);

@@ -48,8 +48,8 @@ pub struct Tables {
     rules: Rules,
     pub(super) folds: Folds,
     /// C&C prefixes, beside the halves of filter, hosts and rules.
-    even: Tries<[u8; size_of::<RuleSpan>()]>,
-    odd: Tries<[u8; size_of::<RuleSpan>()]>,
+    even: CcTries,
+    odd: CcTries,
     /// C&C entries that there may be in each family: so many have room in each
     /// trie.
     max_indicators: usize,
@@ -256,7 +256,6 @@ impl Tables {
     /// one step; returns its number. A failure changes nothing that packets
     /// see.
     pub fn load_indicators(&mut self, tables: &IndicatorTables) -> Result<u64, KernelError> {
-        const TABLE: &str = "C&C";
         let next = self.setting(Setting::Generation)?.wrapping_add(1);
         let (half, before) = if next & 1 == 0 {
             (&mut self.even, &mut self.odd)
@@ -279,16 +278,22 @@ impl Tables {
         let prefixes = || tables.prefixes.iter().map(|(prefix, _)| *prefix);
         let filter = |family| filter::Plan::before_hosts(family, prefixes()).build(seeds);
         let hosts = |family| hosts::Plan::new(family, &tables.prefixes).build(seeds);
-        let ([filter_v4, filter_v6], [hosts_v4, hosts_v6]) = both(
-            tables.prefixes.len(),
-            || [Family::V4, Family::V6].map(filter),
-            || [Family::V4, Family::V6].map(hosts),
-        );
-        // Until the last switch it was in use, and packets that came before
-        // it may still be compared with it.
-        wait_for_packets();
-        half.clear(TABLE)?;
-        self.rules.write(next, &tables.rules);
+        let rules = &mut self.rules;
+        let written = || -> Result<usize, KernelError> {
+            // Until the last switch it was in use, and packets that came before
+            // it may still be compared with it.
+            wait_for_packets();
+            half.clear(CC_TABLE)?;
+            rules.write(next, &tables.rules);
+            let in_tries = tables.prefixes.iter().filter(|at| !hosts::is_host(&at.0));
+            insert(half, 0, in_tries)
+        };
+        let (written, ([filter_v4, filter_v6], [hosts_v4, hosts_v6])) =
+            both(tables.prefixes.len(), written, || {
+                let families = [Family::V4, Family::V6];
+                (families.map(filter), families.map(hosts))
+            });
+        insert(half, written?, hosts_v4.left.iter().chain(&hosts_v6.left))?;
         for (table, halves, image) in [
             ("C&C IPv4", &mut self.images.hosts_v4, &hosts_v4.image),
             ("C&C IPv6", &mut self.images.hosts_v6, &hosts_v6.image),
@@ -297,17 +302,6 @@ impl Tables {
                 // Cannot be, as they are sized for the most entries there may be.
                 return Err(full(table, INDICATORS_KEY, self.max_indicators));
             }
-        }
-        let in_tries = tables
-            .prefixes
-            .iter()
-            .filter(|(prefix, _)| !hosts::is_host(prefix))
-            .chain(&hosts_v4.left)
-            .chain(&hosts_v6.left);
-        for (done, (prefix, span)) in in_tries.enumerate() {
-            let mut value = [0; size_of::<RuleSpan>()];
-            value.copy_from_slice(span.as_bytes());
-            half.insert(TABLE, INDICATORS_KEY, done, prefix, value)?;
         }
         for (halves, image) in [
             (&mut self.images.filter_v4, &filter_v4),
@@ -323,7 +317,7 @@ impl Tables {
         // The memory of the last one's tries is given back, off the packets'
         // way. An image keeps its memory, which is the map's, whatever it holds.
         wait_for_packets();
-        before.clear(TABLE)?;
+        before.clear(CC_TABLE)?;
         Ok(next)
     }
 
@@ -347,6 +341,27 @@ impl Tables {
     }
 }
 
+/// Inserts C&C entries into the tries of a half, of which so many are done; gives
+/// how many are done then.
+fn insert<'a>(
+    half: &mut CcTries,
+    done: usize,
+    entries: impl Iterator<Item = &'a (IpNet, RuleSpan)>,
+) -> Result<usize, KernelError> {
+    let mut done = done;
+    for (prefix, span) in entries {
+        let mut value = [0; size_of::<RuleSpan>()];
+        value.copy_from_slice(span.as_bytes());
+        half.insert(CC_TABLE, INDICATORS_KEY, done, prefix, value)?;
+        done += 1;
+    }
+    Ok(done)
+}
+
+/// C&C entries with their rules.
+type CcTries = Tries<[u8; size_of::<RuleSpan>()]>;
+
+const CC_TABLE: &str = "C&C";
 const INDICATORS_KEY: &str = "tables.max_indicators";
 
 /// Entries that a map has room for.

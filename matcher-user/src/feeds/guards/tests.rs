@@ -159,7 +159,8 @@ fn doubtful_entries_are_refused_and_unrated_ones_not() {
                 said: Said {
                     confidence,
                     ..Said::default()
-                },
+                }
+                .into(),
                 ..entry("192.0.2.7/32")
             }])
             .pop()

@@ -182,7 +182,8 @@ fn plain_entry() -> impl Strategy<Value = FeedEntry> {
                         malware: malware.map(Into::into),
                         confidence,
                         ..Said::default()
-                    },
+                    }
+                    .into(),
                     valid_from: from,
                     valid_until: seconds.map(|seconds| {
                         from.unwrap_or_default() + jiff::SignedDuration::from_secs(seconds)
@@ -227,7 +228,8 @@ fn host_entry() -> impl Strategy<Value = FeedEntry> {
                 first_seen,
                 last_seen: day.map(|day| Timestamp::from_second(day * 86_400).unwrap()),
                 ..Said::default()
-            },
+            }
+            .into(),
             ..FeedEntry::bare(value, 0)
         },
     )
@@ -363,7 +365,7 @@ proptest! {
         let listed = Said { id: Some("SBL1".into()), ..Said::default() };
         let want = nets
             .into_iter()
-            .map(|net| FeedEntry { said: listed.clone(), ..FeedEntry::bare(net, 0) })
+            .map(|net| FeedEntry { said: listed.clone().into(), ..FeedEntry::bare(net, 0) })
             .collect();
         prop_assert_eq!(feed.entries, numbered(want, 1));
     }
