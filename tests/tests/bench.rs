@@ -258,8 +258,11 @@ fn every_packet_of_every_row_is_decided_as_the_row_says() {
     if forwarded.is_empty() {
         assert!(report["opt_outs"].is_null(), "{report}");
     } else if thread::available_parallelism().unwrap().get() > 1 {
-        let in_force = report["opt_outs"]["in_force_ms"]["median"].as_f64();
-        assert!(in_force.is_some_and(|ms| ms > 0.0), "{report}");
+        let ms = |of: &str| report["opt_outs"][of]["median"].as_f64().unwrap();
+        let (in_force, answered) = (ms("in_force_ms"), ms("answered_ms"));
+        // 0: before the counter was looked at again. One look is missed at most.
+        let bounds = 0.0..=answered + 10.0;
+        assert!(answered > 0.0 && bounds.contains(&in_force), "{report}");
     }
 
     let chart = fs::read_to_string(path.with_extension("svg")).unwrap();

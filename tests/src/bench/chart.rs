@@ -163,12 +163,6 @@ impl Report {
         let budget = up(67.0);
         let style = format!(r#"stroke="{GREY}" stroke-dasharray="5 4""#);
         canvas.line((left, budget), (left + width, budget), &style);
-        canvas.text(
-            (left + 4.0, budget + 14.0),
-            "start",
-            r##"fill="#777777" font-size="11""##,
-            "67 ns: 10 Gbit/s of smallest packets",
-        );
         for (at, (name, colour)) in CURVES.into_iter().enumerate() {
             let points: Vec<(f64, f64)> = sizes
                 .iter()
@@ -185,6 +179,13 @@ impl Report {
             );
             canvas.text((x + 28.0, y), "start", "", name);
         }
+        // Last and with a border, as curves may run through it.
+        canvas.text(
+            (left + 4.0, budget + 14.0),
+            "start",
+            r##"fill="#777777" font-size="11" stroke="#ffffff" stroke-width="4" paint-order="stroke""##,
+            "67 ns: 10 Gbit/s of smallest packets",
+        );
     }
 
     fn forward_panel(&self, canvas: &mut Canvas, top: f64) {
