@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::{Family, report::Report, traffic::Traffic};
 
-const WIDTH: f64 = 960.0;
+const WIDTH: f64 = 1000.0;
 /// Programs of the curves, with a colour each (Okabe and Ito, distinct for
 /// colour-blind eyes too).
 const CURVES: [(&str, &str); 3] = [
@@ -179,13 +179,16 @@ impl Report {
             );
             canvas.text((x + 28.0, y), "start", "", name);
         }
-        // Last and with a border, as curves may run through it.
-        canvas.text(
-            (left + 4.0, budget + 14.0),
-            "start",
-            r##"fill="#777777" font-size="11" stroke="#ffffff" stroke-width="4" paint-order="stroke""##,
-            "67 ns: 10 Gbit/s of smallest packets",
-        );
+        // Beside the curves, which may run anywhere.
+        let lines = ["67 ns:", "10 Gbit/s of", "smallest packets"];
+        for (line, below) in lines.into_iter().zip([-8.0, 4.0, 16.0]) {
+            canvas.text(
+                (left + width + 5.0, budget + below),
+                "start",
+                r##"fill="#777777" font-size="11""##,
+                line,
+            );
+        }
     }
 
     fn forward_panel(&self, canvas: &mut Canvas, top: f64) {
